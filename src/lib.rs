@@ -1,0 +1,2 @@
+//! The safe core of mooncake-transfer.
+pub mod error;
