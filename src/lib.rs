@@ -1,2 +1,3 @@
 //! The safe core of mooncake-transfer.
 pub mod error;
+pub mod topology;
