@@ -1,0 +1,187 @@
+//! Peers: what we know of each remote engine, each behind one lock of its own.
+//!
+//! [`state`] is the pure state machine (Unknown, Connecting, Ready, Suspect, Dead), [`worker`] the thread that
+//! does for one peer what may block. A peer is one *segment name*; the process behind the name is told apart by
+//! its incarnation, which lies in the link the state holds.
+
+pub mod state;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+pub use state::{PeerCondition, PeerState, Step};
+pub use worker::Worker;
+
+use crate::deadline::Deadline;
+use crate::error::{Code, Error, Result, Stage};
+
+/// One remote engine, by the name its segment was opened with; `T` is what a ready peer is used through.
+pub struct Peer<T> {
+    name: String,
+    state: Mutex<PeerState<T>>,
+    changed: Condvar,
+    worker: Arc<Worker>,
+}
+
+impl<T: Clone> Peer<T> {
+    /// A peer nobody has used yet.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: Mutex::new(PeerState::default()),
+            changed: Condvar::new(),
+            worker: Worker::new(format!("mct-peer {name}")),
+        }
+    }
+
+    /// The segment name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The thread of this peer.
+    #[must_use]
+    pub fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
+    /// The link, when the peer is ready; never blocks beyond the peer's own lock.
+    #[must_use]
+    pub fn ready(&self) -> Option<T> {
+        self.state.lock().ready()
+    }
+
+    /// The name of the peer's state.
+    #[must_use]
+    pub fn condition(&self) -> PeerCondition {
+        self.state.lock().condition()
+    }
+
+    /// The link; connects by `connect` if nobody does, waits if somebody does, fails at once while a back-off
+    /// runs. The lock is not held while `connect` runs.
+    ///
+    /// # Errors
+    /// What `connect` returned, now or at the attempt the back-off follows; [`Code::Timeout`] when another
+    /// thread's attempt outlives `deadline`.
+    pub fn link(&self, deadline: Deadline, connect: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut state = self.state.lock();
+        loop {
+            match state.begin(Instant::now()) {
+                Step::Use(link) => return Ok(link),
+                Step::FailFast(error) => return Err(error),
+                Step::Connect => break,
+                Step::Wait => {
+                    if self.changed.wait_until(&mut state, deadline.at()).timed_out() {
+                        return Err(Error::new(
+                            Code::Timeout,
+                            Stage::Connect,
+                            "another attempt to connect to this peer did not end in time",
+                        )
+                        .peer(&self.name));
+                    }
+                }
+            }
+        }
+        drop(state);
+        // The guard turns a panic of `connect` into a failed attempt: the state never stays at Connecting.
+        let mut attempt = Attempt { peer: self, settled: false };
+        let outcome = connect();
+        attempt.settle(&outcome);
+        outcome
+    }
+
+    /// The link broke; the next use connects again. `is_it` tells whether the link is the one that broke.
+    pub fn lost(&self, error: &Error, is_it: impl FnOnce(&T) -> bool) {
+        let mut state = self.state.lock();
+        if state.ready().is_some_and(|link| is_it(&link)) {
+            state.lost(Instant::now(), error.clone());
+            self.changed.notify_all();
+        }
+    }
+
+    /// The peer reached us: a back-off is over.
+    pub fn heard_from(&self) {
+        self.state.lock().heard_from();
+    }
+}
+
+struct Attempt<'a, T: Clone> {
+    peer: &'a Peer<T>,
+    settled: bool,
+}
+
+impl<T: Clone> Attempt<'_, T> {
+    fn settle(&mut self, outcome: &Result<T>) {
+        self.settled = true;
+        let mut state = self.peer.state.lock();
+        match outcome {
+            Ok(link) => state.connected(link.clone()),
+            Err(error) => state.failed(Instant::now(), error.clone()),
+        }
+        self.peer.changed.notify_all();
+    }
+}
+
+impl<T: Clone> Drop for Attempt<'_, T> {
+    fn drop(&mut self) {
+        if !self.settled {
+            let error = Error::new(Code::Internal, Stage::Connect, "an attempt to connect ended in a panic");
+            self.settle(&Err(error.peer(self.peer.name())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(5))
+    }
+
+    #[test]
+    fn many_threads_share_one_attempt() {
+        let peer = Peer::<u32>::new("a:1");
+        let attempts = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let link = peer.link(soon(), || {
+                        attempts.fetch_add(1, Ordering::SeqCst);
+                        Ok(7)
+                    });
+                    assert_eq!(link.unwrap(), 7);
+                });
+            }
+        });
+        assert_eq!(attempts.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_panicking_attempt_frees_the_peer() {
+        let peer = Peer::<u32>::new("a:1");
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = peer.link(soon(), || panic!("on purpose"));
+        }));
+        assert!(caught.is_err());
+        assert_eq!(peer.condition(), PeerCondition::Suspect);
+    }
+
+    #[test]
+    fn only_the_link_that_broke_is_lost() {
+        let peer = Peer::<u32>::new("a:1");
+        peer.link(soon(), || Ok(2)).unwrap();
+        let error = Error::new(Code::Socket, Stage::Execute, "reset");
+        peer.lost(&error, |link| *link == 1);
+        assert_eq!(peer.ready(), Some(2));
+        peer.lost(&error, |link| *link == 2);
+        assert_eq!(peer.ready(), None);
+    }
+}
