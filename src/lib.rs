@@ -1,3 +1,5 @@
 //! The safe core of mooncake-transfer.
 pub mod error;
 pub mod topology;
+pub mod deadline;
+pub mod endpoint;
