@@ -1,0 +1,56 @@
+# Everything is built once, in the release profile; demo, test and install use the same build.
+# CARGO_TARGET_DIR, PREFIX and DESTDIR are honoured; JOBS=N limits the compiler's parallelism.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+JOBS ?=
+TARGET_DIR := $(abspath $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target))
+RELEASE_DIR := $(TARGET_DIR)/release
+JOBS_FLAG := $(if $(JOBS),-j $(JOBS))
+SKIP_LOG := $(TARGET_DIR)/skipped-tests.log
+
+export CARGO_TARGET_DIR := $(TARGET_DIR)
+
+.PHONY: help build demo test lint record
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
+
+build: ## the whole workspace, release profile
+	$(CARGO) build --release --workspace $(JOBS_FLAG)
+
+demo: build ## two processes, two software NPUs: bandwidth sweep and the KV blocks of a real model, every byte verified
+	"$(RELEASE_DIR)/transfer_engine_bench"
+
+# nextest runs every test in a process of its own, as tests of a C library with global state like it; the
+# plain runner is the fallback. Doc tests are not nextest's, hence the second line. A test that cannot run
+# on this machine is counted, not hidden.
+test: build ## all tests; ends with the count of tests that cannot run here, and why
+	@rm -f "$(SKIP_LOG)"; : > "$(SKIP_LOG)"
+	@export MOONCAKE_TRANSFER_SKIP_LOG="$(SKIP_LOG)"; status=0; \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --release --workspace --no-fail-fast $(JOBS_FLAG:-j%=--build-jobs%) || status=$$?; \
+		$(CARGO) test --release --workspace --doc $(JOBS_FLAG) || status=$$?; \
+	else \
+		echo "cargo-nextest is not installed: using cargo test"; \
+		$(CARGO) test --release --workspace --no-fail-fast $(JOBS_FLAG) || status=$$?; \
+	fi; \
+	if [ -s "$(SKIP_LOG)" ]; then \
+		echo "$$(wc -l < "$(SKIP_LOG)") tests cannot run here:"; sort "$(SKIP_LOG)" | sed 's/^/  /'; \
+	else \
+		echo "0 tests were skipped"; \
+	fi; \
+	exit $$status
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets $(JOBS_FLAG) -- -D warnings
+
+record: build ## measures the engine's overhead per request and appends the record of this machine
+	"$(RELEASE_DIR)/engine_overhead" --record bench/record
+
+-include ffi/install.mk
