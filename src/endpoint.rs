@@ -244,7 +244,7 @@ fn check_host(host: &str, text: &str) -> Result<()> {
         if address.parse::<Ipv6Addr>().is_err() {
             return Err(malformed(text, "more than one colon, but no IPv6 address"));
         }
-        if zone.is_empty() || zone.contains(|c| matches!(c, ':' | '%')) {
+        if zone.is_empty() || zone.contains([':', '%']) {
             return Err(malformed(text, "the zone after % is no interface"));
         }
     }

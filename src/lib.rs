@@ -3,3 +3,4 @@ pub mod error;
 pub mod topology;
 pub mod deadline;
 pub mod endpoint;
+pub mod config;
