@@ -4,3 +4,4 @@ pub mod topology;
 pub mod deadline;
 pub mod endpoint;
 pub mod config;
+pub mod segment;
