@@ -1,0 +1,201 @@
+//! `batch_id_t`: requests in flight.
+//!
+//! Requests are converted into a per-thread array that is used again, so that a submit costs no allocation once
+//! a thread has submitted as many before.
+
+use std::cell::RefCell;
+use std::ffi::c_int;
+use std::time::Duration;
+
+use mooncake::engine::{Direction, Engine, Note, Request, TaskStatus};
+use mooncake::error::{self, Code, Error, Result, Stage};
+
+use crate::abi::{
+    self, Handle, INVALID_BATCH, NotifyMessage, OPCODE_WRITE, STATUS_COMPLETED, STATUS_FAILED,
+    STATUS_WAITING, TransferRequest,
+};
+use crate::boundary::{array, invalid, output, status};
+use crate::code;
+use crate::engine::engine;
+use crate::notification::note;
+
+/// Most requests for which a thread keeps its array: 65,536 of them are 2.5 MiB.
+const KEPT_REQUESTS: usize = 1 << 16;
+
+thread_local! {
+    static REQUESTS: RefCell<Vec<Request>> = const { RefCell::new(Vec::new()) };
+}
+
+fn request(entry: &TransferRequest) -> Request {
+    Request {
+        direction: if entry.opcode == OPCODE_WRITE { Direction::Write } else { Direction::Read },
+        // Lossless: the library is 64 bit only, which `handle` asserts.
+        local: u64::try_from(entry.source.addr()).unwrap_or(u64::MAX),
+        segment: entry.target_id,
+        remote: entry.target_offset,
+        length_bytes: entry.length,
+    }
+}
+
+/// Converts and submits.
+///
+/// # Safety
+/// `entries` is NULL or points to `count` requests.
+unsafe fn submit(
+    engine: &Engine,
+    batch_id: u64,
+    entries: *const TransferRequest,
+    count: usize,
+    note: Option<Note>,
+    timeout: Option<Duration>,
+) -> Result<()> {
+    // SAFETY: the caller vouches for it.
+    let entries = unsafe { array(entries, count, "entries", Stage::Submit) }?;
+    // Taken out while it is used: a log sink on this thread may submit, too.
+    let mut requests = REQUESTS.take();
+    requests.clear();
+    requests.extend(entries.iter().map(request));
+    let outcome = engine.submit(batch_id, &requests, note, timeout);
+    if requests.capacity() <= KEPT_REQUESTS {
+        REQUESTS.replace(requests);
+    }
+    outcome
+}
+
+export! {
+    /// Makes a batch.
+    fn allocateBatchID(engine: Handle, batch_size: usize) -> u64,
+    failure |_| INVALID_BATCH, {
+        self::engine(engine)?.engine.allocate_batch(batch_size)
+    }
+}
+
+export! {
+    /// Queues requests.
+    fn submitTransfer(engine: Handle, batch_id: u64, entries: *mut TransferRequest, count: usize) -> c_int,
+    failure status, {
+        let entry = self::engine(engine)?;
+        // SAFETY: the header asks for an array of that length.
+        unsafe { submit(&entry.engine, batch_id, entries.cast_const(), count, None, None) }?;
+        Ok(0)
+    }
+}
+
+export! {
+    /// Queues requests, with a notification when the batch is complete.
+    fn submitTransferWithNotify(
+        engine: Handle, batch_id: u64, entries: *mut TransferRequest, count: usize, notify_msg: NotifyMessage,
+    ) -> c_int,
+    failure status, {
+        let entry = self::engine(engine)?;
+        if count == 0 {
+            return Err(invalid(Stage::Submit, "a notification needs at least one request: it goes to its target"));
+        }
+        // SAFETY: the header asks for two texts closed by NUL.
+        let note = unsafe { note(&notify_msg, Stage::Submit) }?;
+        // SAFETY: the header asks for an array of that length.
+        unsafe { submit(&entry.engine, batch_id, entries.cast_const(), count, Some(note), None) }?;
+        Ok(0)
+    }
+}
+
+export! {
+    /// Queues requests, with a deadline.
+    fn mooncake_transfer_submit(
+        engine: Handle, batch_id: u64, requests: *const TransferRequest, count: usize, timeout_ms: i64,
+    ) -> c_int,
+    failure code::of, {
+        let entry = self::engine(engine)?;
+        let timeout = entry.timeout(timeout_ms);
+        // SAFETY: the header asks for an array of that length.
+        unsafe { submit(&entry.engine, batch_id, requests, count, None, Some(timeout)) }?;
+        Ok(0)
+    }
+}
+
+export! {
+    /// Looks at one task.
+    fn getTransferStatus(
+        engine: Handle, batch_id: u64, task_id: usize, status: *mut abi::TransferStatus,
+    ) -> c_int,
+    failure crate::boundary::status, {
+        // SAFETY: the header asks for a place of the caller's.
+        let place = unsafe { output(status, "status", Stage::Execute) }?;
+        let entry = self::engine(engine)?;
+        let seen = entry.engine.status(batch_id, task_id)?;
+        let state = match seen.status {
+            TaskStatus::Waiting => STATUS_WAITING,
+            TaskStatus::Completed => STATUS_COMPLETED,
+            TaskStatus::Failed => {
+                if let Some(failure) = entry.engine.task_error(batch_id, task_id) {
+                    error::set_last(failure);
+                }
+                STATUS_FAILED
+            }
+        };
+        place.write(abi::TransferStatus { status: state, transferred_bytes: seen.transferred_bytes });
+        Ok(0)
+    }
+}
+
+export! {
+    /// Waits for a batch.
+    fn mooncake_transfer_wait(engine: Handle, batch_id: u64, timeout_ms: i64) -> c_int,
+    failure code::of, {
+        let entry = self::engine(engine)?;
+        entry.engine.wait(batch_id, entry.timeout(timeout_ms))?;
+        Ok(0)
+    }
+}
+
+export! {
+    /// Stops a batch.
+    fn mooncake_transfer_cancel(engine: Handle, batch_id: u64) -> c_int,
+    failure code::of, {
+        self::engine(engine)?.engine.cancel(batch_id)?;
+        Ok(0)
+    }
+}
+
+export! {
+    /// Ends a batch.
+    fn freeBatchID(engine: Handle, batch_id: u64) -> c_int,
+    failure status, {
+        self::engine(engine)?.engine.free_batch(batch_id)?;
+        Ok(0)
+    }
+}
+
+/// Longest time after its deadline that a call waits for its own requests to become quiet. The engine's own
+/// grace is far below; this bounds the call even if the engine breaks its promise.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+export! {
+    /// Submits, waits and frees.
+    fn mooncake_transfer_run(
+        engine: Handle, requests: *const TransferRequest, count: usize, timeout_ms: i64, still_running: *mut u64,
+    ) -> c_int,
+    failure code::of, {
+        // SAFETY: the header asks for a place of the caller's.
+        let still_running = unsafe { output(still_running, "still_running", Stage::Submit) }?;
+        let entry = self::engine(engine)?;
+        let timeout = entry.timeout(timeout_ms);
+        let batch_id = entry.engine.allocate_batch(count)?;
+        // SAFETY: the header asks for an array of that length.
+        let submitted = unsafe { submit(&entry.engine, batch_id, requests, count, None, Some(timeout)) };
+        if let Err(failure) = submitted {
+            // Nothing was queued, so that freeing an empty batch cannot find it busy.
+            entry.engine.free_batch(batch_id)?;
+            return Err(failure);
+        }
+        // The requests carry the deadline; the wait outlives it so that it sees how they ended.
+        let outcome = entry.engine.wait(batch_id, timeout.saturating_add(SETTLE_LIMIT));
+        if let Err(busy) = entry.engine.free_batch(batch_id) {
+            still_running.write(batch_id);
+            return Err(outcome.err().filter(|error| error.code() == Code::StillRunning).unwrap_or_else(|| {
+                Error::new(Code::StillRunning, Stage::Drain, format!("batch {batch_id} is not quiet: {busy}"))
+            }));
+        }
+        outcome.map(|()| 0)
+    }
+}
