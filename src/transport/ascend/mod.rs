@@ -1,0 +1,300 @@
+//! NPU to NPU through HCCL's one-sided calls.
+//!
+//! # How a job runs
+//!
+//! [`Ascend::submit`] looks for a ready [channel](channel) to the peer's device whose memory covers the job, and
+//! queues it there. Otherwise the job waits in the pair's slot while a new generation of the channel is made: the
+//! two engines exchange rank and regions over the control connection, then both make a two-rank communicator, bind
+//! their regions and prepare it. Each channel has a worker thread of its own, which submits at most 256 descriptors
+//! a call with several calls in flight, and learns of their end by events.
+//!
+//! # Threads
+//!
+//! - `mct-npu-N`, one per device and process: registers memory, with the device bound.
+//! - `mct-channel-N`, one per channel: makes it, submits to it, completes and ends it. A vendor call that hangs on a
+//!   dead peer stalls that channel and nothing else.
+//! - `mct-ascend`: ends jobs whose deadline passes while they wait for a channel.
+//!
+//! # Locks, in this order
+//!
+//! `channels` (the map of slots), a slot's state, a channel's state, a device's regions. None is held across a
+//! vendor call or a message; the one exception is the process-wide lock around a communicator's init, which the
+//! vendor does not support at the same time.
+//!
+//! # Invariants
+//!
+//! The memory of a channel is frozen when it is prepared. A job that needs newer memory gets a new generation, and
+//! the old one ends when its transfers have. A failed stream costs its channel, nothing else.
+
+pub mod rank;
+pub mod raw;
+pub mod result;
+
+mod channel;
+mod channels;
+mod device;
+mod direct;
+mod opening;
+mod registration;
+mod session;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use channels::ChannelReport;
+pub use rank::{Chip, Link};
+pub use raw::Runtime;
+pub use registration::{HCCS_ALIGNMENT_BYTES, REGION_COUNT_LIMIT, REGION_LIMIT_BYTES};
+
+use self::channels::Channels;
+use self::device::Device;
+use self::raw::PointerKind;
+use self::registration::{Holding, Links};
+use super::Job;
+use super::request::Request;
+use crate::config::Config;
+use crate::control::{ChannelAnswer, ChannelOffer, Connection, Message};
+use crate::deadline::Deadline;
+use crate::endpoint::Incarnation;
+use crate::error::{Code, Error, Result, Stage};
+use crate::memory::{ByteRange, MemoryKind};
+
+/// How long a registration may take; the vendor's call is bookkeeping, but it may queue behind others.
+const REGISTER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The NPU transport of one engine.
+pub struct Ascend {
+    runtime: Arc<Runtime>,
+    config: Arc<Config>,
+    channels: Arc<Channels>,
+    devices: Mutex<BTreeMap<i32, Arc<Device>>>,
+    /// By device and start of the range.
+    holdings: Mutex<BTreeMap<(i32, u64), Holding>>,
+}
+
+impl Ascend {
+    /// Makes the transport; touches no device yet.
+    ///
+    /// # Errors
+    /// [`Code::LibraryUnavailable`] when the loaded CANN lacks a function that every transfer needs, naming it and
+    /// the release that has it; [`Code::Internal`] when no thread can be had.
+    pub fn start(runtime: Arc<Runtime>, config: &Config, incarnation: Incarnation) -> Result<Self> {
+        runtime.require_one_sided()?;
+        let config = Arc::new(config.clone());
+        let channels = Channels::start(Arc::clone(&runtime), Arc::clone(&config), incarnation)?;
+        Ok(Self { runtime, config, channels, devices: Mutex::default(), holdings: Mutex::default() })
+    }
+
+    /// The vendor's functions.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    /// The device to work with: the one the calling thread has bound, else the one whose physical number is `npu`.
+    ///
+    /// # Errors
+    /// [`Code::Context`] when neither is there, [`Code::InvalidArgument`] when they are different devices, naming
+    /// both, [`Code::DeviceNotFound`] when this process does not see `npu`.
+    pub fn device_for_caller(&self, npu: Option<u32>) -> Result<i32> {
+        device::for_caller(&self.runtime, npu)
+    }
+
+    /// Opens a device; the first one is the default of jobs and offers that name none.
+    ///
+    /// # Errors
+    /// What the vendor says.
+    pub fn attach(&self, device: i32) -> Result<()> {
+        self.device(device).map(drop)
+    }
+
+    /// The devices that were opened.
+    #[must_use]
+    pub fn devices(&self) -> Vec<i32> {
+        self.devices.lock().keys().copied().collect()
+    }
+
+    /// The host's number of an opened device.
+    ///
+    /// # Errors
+    /// What the vendor says.
+    pub fn physical_device(&self, device: i32) -> Result<u32> {
+        self.runtime.physical_device(device)
+    }
+
+    /// What memory an address belongs to; memory the vendor does not know counts as the host's.
+    ///
+    /// # Errors
+    /// [`Code::LibraryUnavailable`] when the vendor's function is missing.
+    pub fn classify(&self, address: u64) -> Result<MemoryKind> {
+        Ok(match self.runtime.pointer_kind(address)? {
+            PointerKind::Host { .. } => MemoryKind::Host,
+            PointerKind::Device { device, .. } => MemoryKind::Device(device),
+        })
+    }
+
+    /// Registers a range with the vendor, so that channels made from now on can move it.
+    ///
+    /// Memory of the host is registered with `device` only if a link of it can be RoCE; HCCS takes none. Whether
+    /// that was so is the answer.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] with address and remainder when no link of the device can take the range, else what
+    /// the vendor says.
+    pub fn register(&self, range: ByteRange, kind: MemoryKind, device: i32) -> Result<bool> {
+        let device = self.device(device)?;
+        let links = self.links(&device);
+        if kind == MemoryKind::Host && !links.roce {
+            return Ok(false);
+        }
+        let holding = Holding::acquire(&device, range, links, Deadline::after(REGISTER_LIMIT))?;
+        let earlier = self.holdings.lock().insert((device.id(), range.start()), holding);
+        if let Some(earlier) = earlier {
+            // The engine's registry refuses overlaps, so this is the same start registered twice by mistake.
+            let _ = earlier.release();
+        }
+        Ok(true)
+    }
+
+    /// Takes a range back. Channels that have it bound end on both sides, unless another registration shares its
+    /// pages; jobs that wait or run on them go on over a new channel.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] when a channel could not be ended by the deadline; the range is withdrawn all the same, and
+    /// deregistered as soon as that channel ends.
+    pub fn unregister(&self, range: ByteRange, device: i32, deadline: Deadline) -> Result<()> {
+        let Some(holding) = self.holdings.lock().remove(&(device, range.start())) else { return Ok(()) };
+        let device = Arc::clone(holding.device());
+        let withdrawn = holding.release();
+        if withdrawn.is_empty() {
+            return Ok(());
+        }
+        self.channels.retire_local(device.id(), &withdrawn);
+        registration::wait_gone(&device, &withdrawn, deadline)
+    }
+
+    /// Takes a job for the peer at the other end of `connection`. Never waits for the peer: the job is finished
+    /// later, by its deadline, through its submission.
+    ///
+    /// # Errors
+    /// [`Code::Context`] when no device is open, [`Code::StaleHandle`] after [`shutdown`](Self::shutdown). The job is
+    /// finished as failed then.
+    pub fn submit(&self, job: Job, connection: &Arc<Connection>) -> Result<()> {
+        let (local, remote) = (job.local_device, job.remote_device);
+        let request = Request::new(job);
+        let device = match local {
+            Some(id) => self.device(id),
+            None => self.default_device(),
+        };
+        let submitted = device.and_then(|device| {
+            self.channels.submit(&request, &device, remote.unwrap_or(channels::ANY_DEVICE), connection)
+        });
+        submitted.inspect_err(|error| request.fail(error))
+    }
+
+    /// Answers a peer that wants a channel; the channel itself is made on a thread of its own.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] when this side has made an offer of its own that goes first, else why it cannot be.
+    pub fn offer(&self, from: &Arc<Connection>, offer: ChannelOffer) -> Result<ChannelAnswer> {
+        let device = match offer.target_device {
+            channels::ANY_DEVICE => self.default_device()?,
+            // Peers may use the devices the engine works with, and make it open no others.
+            id => self.devices.lock().get(&id).cloned().ok_or_else(|| {
+                Error::new(Code::DeviceNotFound, Stage::Connect, format!("this engine does not use device {id}"))
+                    .device(id)
+            })?,
+        };
+        self.channels.offer(from, &device, offer)
+    }
+
+    /// Handles a message of the control connection; `None` when it is not about channels.
+    pub fn message(&self, from: &Arc<Connection>, message: Message) -> Option<Result<Message>> {
+        match message {
+            Message::OpenChannel(offer) => Some(self.offer(from, offer).map(Message::ChannelAccepted)),
+            Message::ChannelReady { .. } => Some(Ok(Message::Done)),
+            Message::ChannelFailed { channel, reason } => {
+                self.channels.peer_failed(from, &channel, &reason);
+                Some(Ok(Message::Done))
+            }
+            Message::CloseChannel { channel } => {
+                self.channels.peer_closed(from, &channel);
+                Some(Ok(Message::Done))
+            }
+            _ => None,
+        }
+    }
+
+    /// The peer is gone: what waits or runs for it fails, and nothing else.
+    pub fn peer_lost(&self, peer: &Incarnation, why: &Error) {
+        self.channels.peer_lost(peer, why);
+    }
+
+    /// The peer takes `ranges` of its memory back: jobs for them that have not begun fail, and those that run are
+    /// waited for. The engine's descriptor of the peer must not resolve the ranges any more when this is called.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] when transfers still touch them at the deadline.
+    pub fn withdraw(&self, peer: &Incarnation, ranges: &[ByteRange], deadline: Deadline) -> Result<()> {
+        self.channels.withdraw(peer, ranges, deadline)
+    }
+
+    /// The channels there are, for reports.
+    #[must_use]
+    pub fn channels(&self) -> Vec<ChannelReport> {
+        self.channels.report()
+    }
+
+    /// Ends everything: waiting jobs fail as cancelled, running ones are drained, memory is given back.
+    ///
+    /// # Errors
+    /// [`Code::StillRunning`] when something the transport started is still running at the deadline.
+    pub fn shutdown(&self, deadline: Deadline) -> Result<()> {
+        let ended = self.channels.shutdown(deadline);
+        let holdings = std::mem::take(&mut *self.holdings.lock());
+        for holding in holdings.into_values() {
+            let _ = holding.release();
+        }
+        self.devices.lock().clear();
+        ended
+    }
+
+    fn device(&self, id: i32) -> Result<Arc<Device>> {
+        if let Some(device) = self.devices.lock().get(&id) {
+            return Ok(Arc::clone(device));
+        }
+        let device = Device::open(&self.runtime, id)?;
+        let mut devices = self.devices.lock();
+        if devices.is_empty() {
+            self.channels.set_default_device(id);
+        }
+        Ok(Arc::clone(devices.entry(id).or_insert(device)))
+    }
+
+    fn default_device(&self) -> Result<Arc<Device>> {
+        let id = self.channels.default_device().ok_or_else(|| {
+            Error::new(Code::Context, Stage::Submit, "the engine uses no device yet")
+                .advice("register NPU memory first, or name the device as host:port:npu_N")
+        })?;
+        self.device(id)
+    }
+
+    fn links(&self, device: &Device) -> Links {
+        let roce = device.has_network(&self.config);
+        let hccs = !self.config.intra_roce && device.chip() != Chip::Other;
+        // With neither, the vendor gets the memory as it is and the link's error names what is missing.
+        Links { hccs, roce: roce || !hccs }
+    }
+}
+
+impl Drop for Ascend {
+    fn drop(&mut self) {
+        if let Err(error) = self.shutdown(Deadline::after(self.config.drain_grace)) {
+            log::warn!("{error}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A job on its way through a transport, and how its extents become finished exactly once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::Job;
+use crate::deadline::Deadline;
+use crate::error::{Error, Stage};
+use crate::memory::ByteRange;
+use crate::plan::{Direction, Extent};
+use crate::registry::Pin;
+
+/// A [`Job`] a transport has taken. Its extents finish in order: `finished` of them are over.
+///
+/// One owner at a time moves it on (a queue, then a worker); others may look at what it touches.
+pub struct Request {
+    job: Job,
+    pins: Mutex<Vec<Pin>>,
+    finished: AtomicUsize,
+    accepted: Instant,
+}
+
+impl Request {
+    /// Takes a job.
+    #[must_use]
+    pub fn new(mut job: Job) -> Arc<Self> {
+        let pins = Mutex::new(std::mem::take(&mut job.pins));
+        Arc::new(Self { job, pins, finished: AtomicUsize::new(0), accepted: Instant::now() })
+    }
+
+    /// What to move.
+    #[must_use]
+    pub fn extents(&self) -> &[Extent] {
+        &self.job.extents
+    }
+
+    /// Which way.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        self.job.direction
+    }
+
+    /// When it has to be over.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        self.job.deadline
+    }
+
+    /// The rest of the job, for transports and messages.
+    #[must_use]
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// When it was taken.
+    #[must_use]
+    pub fn accepted(&self) -> Instant {
+        self.accepted
+    }
+
+    /// How many leading extents are over.
+    #[must_use]
+    pub fn finished(&self) -> usize {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Whether all extents are over.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished() >= self.job.extents.len()
+    }
+
+    /// All bytes.
+    #[must_use]
+    pub fn length_bytes(&self) -> u64 {
+        self.job.extents.iter().fold(0, |sum: u64, extent| sum.saturating_add(extent.length_bytes))
+    }
+
+    /// Why the request must not go on, if so: it was cancelled, or its deadline is past.
+    #[must_use]
+    pub fn must_stop(&self, stage: Stage, what: &str) -> Option<Error> {
+        let code = match self.job.submission.must_stop() {
+            Some(stop) => stop.code(),
+            None if self.job.deadline.expired() => crate::error::Code::Timeout,
+            None => return None,
+        };
+        let waited_ms = self.accepted.elapsed().as_millis();
+        let error = Error::new(code, stage, format!("{what} after {waited_ms} ms")).peer(&*self.job.peer);
+        Some(match self.job.local_device {
+            Some(device) => error.device(device),
+            None => error,
+        })
+    }
+
+    /// The extents before `end` have arrived.
+    pub fn arrived(&self, end: usize) {
+        let start = self.finished();
+        let Some(extents) = self.job.extents.get(start..end) else { return };
+        if extents.is_empty() {
+            return;
+        }
+        self.finished.store(end, Ordering::Release);
+        if end == self.job.extents.len() {
+            self.release_pins();
+        }
+        self.job.submission.extents_done(extents);
+    }
+
+    /// Everything that has not arrived has failed and is quiet.
+    pub fn fail(&self, error: &Error) {
+        let start = self.finished();
+        let Some(extents) = self.job.extents.get(start..) else { return };
+        if extents.is_empty() {
+            return;
+        }
+        self.finished.store(self.job.extents.len(), Ordering::Release);
+        self.release_pins();
+        self.job.submission.extents_failed(extents, &error.clone().peer(&*self.job.peer));
+    }
+
+    /// What runs for it cannot be made quiet for now.
+    pub fn report_stuck(&self, error: Error) {
+        self.job.submission.report_stuck(error.peer(&*self.job.peer));
+    }
+
+    /// Lets go of the local regions; before the last task becomes terminal, so that whoever waited can
+    /// unregister at once.
+    pub(super) fn release_pins(&self) {
+        let pins = std::mem::take(&mut *self.pins.lock());
+        drop(pins);
+    }
+
+    /// Whether an extent that is not over touches one of the remote `ranges`.
+    #[must_use]
+    pub fn touches_remote(&self, ranges: &[ByteRange]) -> bool {
+        self.touches(ranges, Extent::remote_range)
+    }
+
+    /// Whether an extent that is not over touches one of the local `ranges`.
+    #[must_use]
+    pub fn touches_local(&self, ranges: &[ByteRange]) -> bool {
+        self.touches(ranges, Extent::local_range)
+    }
+
+    fn touches(&self, ranges: &[ByteRange], side: impl Fn(&Extent) -> Option<ByteRange>) -> bool {
+        let left = self.job.extents.get(self.finished()..).unwrap_or_default();
+        left.iter().any(|extent| side(extent).is_some_and(|own| ranges.iter().any(|range| range.overlaps(own))))
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // A transport that loses a request is defective, but nobody must wait for it for ever.
+        if !self.is_finished() {
+            self.fail(&Error::new(
+                crate::error::Code::Internal,
+                Stage::Execute,
+                "the transport dropped the request",
+            ));
+        }
+    }
+}
