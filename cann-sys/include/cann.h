@@ -384,6 +384,8 @@ CANN_FUNCTION(aclError, aclrtCtxGetCurrentDefaultStream, (aclrtStream * stream))
 CANN_FUNCTION(aclError, aclrtCreateStream, (aclrtStream * stream));
 CANN_FUNCTION(aclError, aclrtCreateStreamWithConfig, (aclrtStream * stream, uint32_t priority, uint32_t flag));
 CANN_FUNCTION(aclError, aclrtDestroyStream, (aclrtStream stream));
+/** Without waiting for pending work. */
+CANN_FUNCTION(aclError, aclrtDestroyStreamForce, (aclrtStream stream));
 CANN_FUNCTION(aclError, aclrtSynchronizeStream, (aclrtStream stream));
 /** -1 waits for ever; expiry answers ACL_ERROR_RT_STREAM_SYNC_TIMEOUT and leaves the work running. */
 CANN_FUNCTION(aclError, aclrtSynchronizeStreamWithTimeout, (aclrtStream stream, int32_t timeoutMs));

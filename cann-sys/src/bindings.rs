@@ -209,6 +209,15 @@ pub struct aclrtMemLocation {
     /// Newer runtimes may answer values this header lacks.
     pub type_: aclrtMemLocationType,
 }
+impl Default for aclrtMemLocation {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct aclrtPtrAttributes {
@@ -216,6 +225,15 @@ pub struct aclrtPtrAttributes {
     /// Bytes: 4096, 2 MiB or 1 GiB.
     pub pageSize: u32,
     pub rsv: [u32; 4usize],
+}
+impl Default for aclrtPtrAttributes {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
 }
 /// Source and target kinds of a run of aclrtMemcpyBatch items.
 #[repr(C)]
@@ -226,6 +244,15 @@ pub struct aclrtMemcpyBatchAttr {
     /// Must be zero.
     pub rsv: [u8; 16usize],
 }
+impl Default for aclrtMemcpyBatchAttr {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct aclrtPhysicalMemProp {
@@ -235,12 +262,30 @@ pub struct aclrtPhysicalMemProp {
     pub location: aclrtMemLocation,
     pub reserve: u64,
 }
+impl Default for aclrtPhysicalMemProp {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct aclrtMemAccessDesc {
     pub flags: aclrtMemAccessFlags,
     pub location: aclrtMemLocation,
     pub rsv: [u8; 12usize],
+}
+impl Default for aclrtMemAccessDesc {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
 }
 /// A shareable handle that reaches other servers of a SuperPoD.
 #[repr(C)]
@@ -348,6 +393,9 @@ pub type aclrtCreateStreamWithConfig = ::core::option::Option<
     unsafe extern "C" fn(stream: *mut aclrtStream, priority: u32, flag: u32) -> aclError,
 >;
 pub type aclrtDestroyStream = ::core::option::Option<
+    unsafe extern "C" fn(stream: aclrtStream) -> aclError,
+>;
+pub type aclrtDestroyStreamForce = ::core::option::Option<
     unsafe extern "C" fn(stream: aclrtStream) -> aclError,
 >;
 pub type aclrtSynchronizeStream = ::core::option::Option<
@@ -804,6 +852,15 @@ pub struct HcclPrepareConfig {
     pub rsvd0: u64,
     pub rsvd1: u64,
     pub rsvd2: u64,
+}
+impl Default for HcclPrepareConfig {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
 }
 #[repr(C, packed(4))]
 #[derive(Debug, Copy, Clone)]

@@ -44,6 +44,8 @@ pub enum Capability {
     LaunchCallback,
     /// Continue or stop a stream after a failed task.
     StreamFailureMode,
+    /// Destroying a stream without waiting for its work.
+    DestroyStreamForce,
     /// Stopping a stream without dropping it.
     StreamStop,
     /// A bounded wait of a stream for an event.
@@ -80,7 +82,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Runtime,
         Self::OneSided,
         Self::OneSidedPerCommunicator,
@@ -97,6 +99,7 @@ impl Capability {
         Self::LaunchHostFunc,
         Self::LaunchCallback,
         Self::StreamFailureMode,
+        Self::DestroyStreamForce,
         Self::StreamStop,
         Self::StreamWaitEventWithTimeout,
         Self::EventElapsedTime,
@@ -153,6 +156,7 @@ impl fmt::Display for Capability {
             Self::LaunchHostFunc => "host functions on a stream",
             Self::LaunchCallback => "callbacks on a stream",
             Self::StreamFailureMode => "stream failure mode",
+            Self::DestroyStreamForce => "forced stream destruction",
             Self::StreamStop => "stream stop",
             Self::StreamWaitEventWithTimeout => "bounded waits between streams",
             Self::EventElapsedTime => "event timing",

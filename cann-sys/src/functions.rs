@@ -72,6 +72,12 @@ pub fn symbols() -> impl Iterator<Item = &'static Symbol> {
     Acl::SYMBOLS.iter().chain(Hccl::SYMBOLS).chain(Runtime::SYMBOLS)
 }
 
+/// The line of one function.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Symbol> {
+    symbols().find(|symbol| symbol.name == name)
+}
+
 macro_rules! perhaps {
     () => {
         None
@@ -183,6 +189,7 @@ function_tables! {
         aclrtDeviceDisablePeerAccess: PeerAccess, since V8_1;
         aclrtDeviceGetBareTgid: BareProcessId, since V8_1;
         aclrtSetStreamFailureMode: StreamFailureMode, since V8_1;
+        aclrtDestroyStreamForce: DestroyStreamForce, since V8_1;
         aclrtEventElapsedTime: EventElapsedTime, since V8_1;
         aclrtLaunchCallback: LaunchCallback, since V8_1;
         aclrtSubscribeReport: LaunchCallback, since V8_1;

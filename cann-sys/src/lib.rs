@@ -45,7 +45,9 @@
     non_camel_case_types,
     non_snake_case,
     non_upper_case_globals,
-    reason = "made by bindgen from include/cann.h; the names are the vendor's, the words stand in the header"
+    clippy::undocumented_unsafe_blocks,
+    reason = "made by bindgen from include/cann.h: the names are the vendor's, the words stand in the header, and \
+              the unsafe blocks make zeroed values of structs that have only integers"
 )]
 #[rustfmt::skip]
 pub mod bindings;
@@ -59,6 +61,7 @@ mod loader;
 mod options;
 mod release;
 
+pub use bindings::*;
 pub use capability::{Capabilities, Capability};
 pub use comm_config::CommNameError;
 pub use error::{Attempt, AttemptFailure, LoadError, MissingSymbols, Provenance};

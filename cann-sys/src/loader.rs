@@ -119,10 +119,17 @@ impl Cann {
     /// The error for a caller that found a table's field empty.
     #[must_use]
     pub fn missing_symbol(&self, name: &str) -> MissingSymbols {
-        match functions::symbols().find(|symbol| symbol.name == name) {
+        match functions::find(name) {
             Some(symbol) => self.missing(None, vec![symbol], Vec::new()),
             None => self.missing(None, Vec::new(), vec![name.to_owned()]),
         }
+    }
+
+    /// The number of the release that certainly has a function, such as `8.5.0`; `None` for a name that is
+    /// not in the list. [`Cann::missing_symbol`] tells more.
+    #[must_use]
+    pub fn since(&self, name: &str) -> Option<&'static str> {
+        functions::find(name).map(|symbol| symbol.since.certain.version())
     }
 
     /// Every function with the file that has it.
@@ -277,7 +284,6 @@ impl Search<'_> {
     fn open_with_dependencies(&mut self, library: Library, path: &Path) -> Result<Handle, String> {
         let mut target = path.to_owned();
         let mut waiting: Vec<PathBuf> = Vec::new();
-        let mut first_error: Option<String> = None;
         for _ in 0..DEPENDENCY_LIMIT {
             match dynamic::open(&target) {
                 Ok(handle) => match waiting.pop() {
@@ -286,20 +292,17 @@ impl Search<'_> {
                 },
                 Err(text) => {
                     let dependency = missing_dependency(&text, &target)
-                        .and_then(|name| self.find_dependency(library, path, name))
+                        .and_then(|name| self.find_dependency(library, &target, name))
                         .filter(|found| *found != target && !waiting.contains(found));
-                    let text = first_error.get_or_insert(text).clone();
                     match dependency {
-                        None => return Err(text),
                         Some(found) => waiting.push(core::mem::replace(&mut target, found)),
+                        None if waiting.is_empty() => return Err(text),
+                        None => return Err(format!("needs {}: {text}", target.display())),
                     }
                 }
             }
-            if waiting.is_empty() {
-                first_error = None;
-            }
         }
-        Err(first_error.unwrap_or_else(|| format!("needs more than {DEPENDENCY_LIMIT} libraries")))
+        Err(format!("needs more than {DEPENDENCY_LIMIT} libraries that the linker does not find"))
     }
 
     /// Where a library that CANN's library at `dependent` needs is: beside it, or with the driver.

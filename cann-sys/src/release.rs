@@ -33,18 +33,24 @@ impl Release {
             Self::V9_0 | Self::V9_1 => (1, 17),
         }
     }
+
+    /// The release's number as the vendor writes it.
+    #[must_use]
+    pub const fn version(self) -> &'static str {
+        match self {
+            Self::V8_1 => "8.1.RC1",
+            Self::V8_2 => "8.2.RC1",
+            Self::V8_3 => "8.3.RC1",
+            Self::V8_5 => "8.5.0",
+            Self::V9_0 => "9.0.0",
+            Self::V9_1 => "9.1.0",
+        }
+    }
 }
 
 impl fmt::Display for Release {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::V8_1 => "CANN 8.1.RC1",
-            Self::V8_2 => "CANN 8.2.RC1",
-            Self::V8_3 => "CANN 8.3.RC1",
-            Self::V8_5 => "CANN 8.5.0",
-            Self::V9_0 => "CANN 9.0.0",
-            Self::V9_1 => "CANN 9.1.0",
-        })
+        write!(formatter, "CANN {}", self.version())
     }
 }
 

@@ -8,22 +8,13 @@
     reason = "a test program: a failure is a panic, a skip is told"
 )]
 
+use mooncake_test_support::skip;
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn crate_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
-/// Counts as a skip: a line in the log that the test run names, and one on stderr.
-fn skip(test: &str, reason: &str) {
-    eprintln!("skipped: {test}: {reason}");
-    if let Some(path) = std::env::var_os("MOONCAKE_TRANSFER_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        writeln!(log, "{test}: {reason}").unwrap();
-    }
 }
 
 fn generate() -> String {
@@ -37,6 +28,9 @@ fn generate() -> String {
         .use_core()
         .ctypes_prefix("core::ffi")
         .prepend_enum_name(false)
+        .derive_default(true)
+        // All zeroes is no value of these, or not without unsafe code to make it.
+        .no_default("CommMem|HcclOneSideOpDesc|HcclMemDescs?|HcclCommConfig|aclrtMemFabricHandle")
         .layout_tests(false) // src/layout.rs asserts them against the vendor instead of our own header
         .disable_header_comment()
         .formatter(bindgen::Formatter::Prettyplease)
@@ -52,7 +46,7 @@ fn committed_bindings_are_what_bindgen_makes() {
     // The only call that is allowed to fail: it panics where there is no libclang.
     if let Err(reason) = std::panic::catch_unwind(bindgen::clang_version) {
         let reason = reason.downcast_ref::<String>().cloned().unwrap_or_default();
-        skip("committed_bindings_are_what_bindgen_makes", &format!("no libclang: {reason}"));
+        skip(&format!("no libclang: {reason}"));
         return;
     }
     let made = generate();
@@ -100,7 +94,7 @@ fn header_compiles_as_c99_and_cpp17_in_both_forms() {
             let output = match output {
                 Ok(output) => output,
                 Err(error) => {
-                    skip("header_compiles_as_c99_and_cpp17_in_both_forms", &format!("{compiler:?}: {error}"));
+                    skip(&format!("{compiler:?}: {error}"));
                     return;
                 }
             };
