@@ -13,7 +13,7 @@ use super::descriptor::{BufferDescriptor, SegmentDescriptor};
 use crate::error::{Code, Error, Result, Stage};
 
 /// What callers hold for a segment; upstream's handle is a 32-bit signed integer.
-pub type SegmentId = u32;
+pub type SegmentId = i32;
 
 /// The engine's own segment.
 pub const LOCAL_SEGMENT: SegmentId = 0;
@@ -103,7 +103,6 @@ impl Segment {
     }
 }
 
-#[derive(Default)]
 struct Known {
     by_id: HashMap<SegmentId, Arc<Segment>>,
     by_name: HashMap<String, SegmentId>,
@@ -111,26 +110,23 @@ struct Known {
 }
 
 /// All segments of one engine.
-#[derive(Default)]
 pub struct SegmentTable {
     known: RwLock<Known>,
 }
 
 impl SegmentTable {
-    /// An empty table: not even the local segment is known.
+    /// A table that knows the local segment only, with a descriptor that has nothing but the name.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Makes `name` the local segment, or replaces its descriptor.
-    pub fn set_local(&self, name: &str, descriptor: Arc<SegmentDescriptor>) {
-        let segment = new_segment(LOCAL_SEGMENT, name, descriptor);
-        let mut known = self.known.write();
-        if let Some(old) = known.by_id.insert(LOCAL_SEGMENT, segment) {
-            known.by_name.remove(&old.name);
+    pub fn new(local_name: &str) -> Self {
+        let descriptor = SegmentDescriptor { name: local_name.to_owned(), ..SegmentDescriptor::default() };
+        let local = new_segment(LOCAL_SEGMENT, local_name, Arc::new(descriptor));
+        Self {
+            known: RwLock::new(Known {
+                by_id: HashMap::from([(LOCAL_SEGMENT, local)]),
+                by_name: HashMap::from([(local_name.to_owned(), LOCAL_SEGMENT)]),
+                last_id: LOCAL_SEGMENT,
+            }),
         }
-        known.by_name.insert(name.to_owned(), LOCAL_SEGMENT);
     }
 
     /// Adds a segment, or replaces the descriptor of the one with this name. Gives its id.
@@ -154,7 +150,7 @@ impl SegmentTable {
             return full("too many segments are open").map_err(|error| error.advice("remove unused ones"));
         }
         let id = known.last_id.saturating_add(1);
-        if i32::try_from(id).is_err() {
+        if id == known.last_id {
             return full("the segment ids of this engine are used up");
         }
         known.last_id = id;
@@ -233,8 +229,7 @@ mod tests {
 
     #[test]
     fn ids_count_by_first_opening_and_are_never_given_twice() {
-        let table = SegmentTable::new();
-        table.set_local("me:1", descriptor(&[]));
+        let table = SegmentTable::new("me:1");
         assert_eq!(table.insert("localhost:5", descriptor(&[])).unwrap(), 1);
         assert_eq!(table.insert("127.0.0.1:5", descriptor(&[])).unwrap(), 2);
         assert_eq!(table.insert("localhost:5", descriptor(&[])).unwrap(), 1);
@@ -249,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_replaced_descriptor_leaves_views_in_use_alone() {
-        let table = SegmentTable::new();
+        let table = SegmentTable::new("me:1");
         let id = table.insert("p", descriptor(&[(100, 10)])).unwrap();
         let segment = table.get(id).unwrap();
         let before = segment.view();

@@ -1,0 +1,305 @@
+//! What two engines of this library say to each other, as JSON in the body of a frame.
+//!
+//! Fields may be added, never changed; a receiver ignores those it does not know. Nothing here is trusted:
+//! addresses, devices and names are checked by whoever acts on them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Incarnation;
+use crate::error::{Code, Error, Stage};
+
+/// Version of this protocol; peers of another one are refused by both sides.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The first frame each way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub protocol: u32,
+    /// Who the sender is.
+    pub incarnation: Incarnation,
+    /// Name of the sender's segment, for messages and logs.
+    pub segment: String,
+    /// Random number of this connection, chosen by the side that opens it and repeated by the other.
+    pub connection: String,
+    /// The process the opener wants to talk to: its incarnation's 32 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// The last connection between the two that the opener knows to be over. Lets the acceptor tell a peer
+    /// that lost the connection from one whose opening crossed with its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// A number in the sender's memory, with which it can prove to run on this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<Nonce>,
+}
+
+/// Where a process keeps a number that only who can read its memory knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nonce {
+    /// Address in the publisher's memory.
+    pub address: u64,
+    /// Length of the number.
+    pub length_bytes: u64,
+}
+
+/// What memory a region is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegionKind {
+    /// Memory of an NPU.
+    Device,
+    /// Memory of the host.
+    Host,
+}
+
+/// One range that a channel makes reachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Region {
+    /// First address, in the publisher's address space.
+    pub address: u64,
+    /// Length.
+    pub length_bytes: u64,
+    /// What memory it is.
+    pub kind: RegionKind,
+}
+
+/// One rank of a channel, as it stands in the vendor's rank table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RankDevice {
+    /// Names the server; equal for devices of one server.
+    pub server_id: String,
+    /// Physical number of the device in its server.
+    pub device_id: u32,
+    /// Network address of the device, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_ip: Option<String>,
+    /// Number of the device in its super pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub super_device_id: Option<String>,
+    /// The super pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub super_pod_id: Option<String>,
+    /// Port on the device, where one was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_port: Option<u16>,
+    /// Version of the rank table: `1.0` or `1.2`.
+    pub version: String,
+}
+
+/// The two ends of a channel, lower incarnation first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ChannelKey {
+    /// The lower incarnation, 32 hexadecimal digits.
+    pub lower: String,
+    /// Its device, by the id it uses itself.
+    pub lower_device: i32,
+    /// The higher incarnation.
+    pub higher: String,
+    /// Its device.
+    pub higher_device: i32,
+}
+
+/// "Let us make this channel": sent by the side that needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelOffer {
+    /// Name of the communicator, equal at both ends and unique.
+    pub channel: String,
+    /// The two ends.
+    pub key: ChannelKey,
+    /// Registration epochs the offer is made under: the sender's, and the receiver's as far as known.
+    pub generation: (u64, u64),
+    /// Counts the attempts at one channel and generation.
+    pub attempt: u32,
+    /// The sender's rank.
+    pub rank: RankDevice,
+    /// What the sender binds.
+    pub regions: Vec<Region>,
+    /// The receiver's device, by the id the receiver uses itself.
+    pub target_device: i32,
+    /// Time the receiver has.
+    pub timeout_ms: u64,
+}
+
+/// The answer to an offer that is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelAnswer {
+    /// Name of the communicator, as offered.
+    pub channel: String,
+    /// The two ends, as offered.
+    pub key: ChannelKey,
+    /// Registration epochs: the sender's of the answer, and the other's as offered.
+    pub generation: (u64, u64),
+    /// The attempt, as offered.
+    pub attempt: u32,
+    /// The sender's rank.
+    pub rank: RankDevice,
+    /// What the sender binds.
+    pub regions: Vec<Region>,
+    /// The receiver's device, by the id the receiver uses itself.
+    pub target_device: i32,
+    /// Time the receiver has.
+    pub timeout_ms: u64,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Message {
+    /// Are you there? Answered by the connection itself.
+    Ping,
+    /// Yes.
+    Pong,
+    /// Let us make this channel.
+    OpenChannel(ChannelOffer),
+    /// Agreed; both sides go on.
+    ChannelAccepted(ChannelAnswer),
+    /// The sender's end of the channel is up.
+    ChannelReady {
+        /// Name of the communicator.
+        channel: String,
+    },
+    /// The sender's end could not be made or broke.
+    ChannelFailed {
+        /// Name of the communicator.
+        channel: String,
+        /// What happened, for people.
+        reason: String,
+    },
+    /// The sender gives the channel up; the receiver should, too.
+    CloseChannel {
+        /// Name of the communicator.
+        channel: String,
+    },
+    /// The sender takes memory back: stop touching it, and answer [`Message::Withdrawn`] when nothing does.
+    Withdraw {
+        /// Address and length of each range.
+        ranges: Vec<(u64, u64)>,
+        /// The sender's registration epoch after the change.
+        epoch: u64,
+    },
+    /// Nothing of the sender touches the withdrawn ranges any more.
+    Withdrawn,
+    /// The request failed.
+    Failed(Failure),
+    /// The request is done.
+    Done,
+}
+
+/// An error, as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// [`Code::name`].
+    pub code: String,
+    /// [`Stage::name`].
+    pub stage: String,
+    /// The whole text.
+    pub message: String,
+}
+
+/// Longest text of a failure that is sent or taken.
+const MAX_FAILURE_CHARACTERS: usize = 4096;
+
+const CODES: [Code; 26] = [
+    Code::InvalidArgument,
+    Code::TooManyRequests,
+    Code::AddressNotRegistered,
+    Code::Busy,
+    Code::DeviceNotFound,
+    Code::AddressOverlapped,
+    Code::NotSupportedTransport,
+    Code::Dns,
+    Code::Socket,
+    Code::MalformedJson,
+    Code::RejectHandshake,
+    Code::Metadata,
+    Code::Endpoint,
+    Code::Context,
+    Code::Memory,
+    Code::Clock,
+    Code::NotImplemented,
+    Code::Timeout,
+    Code::Cancelled,
+    Code::StillRunning,
+    Code::StaleIncarnation,
+    Code::LibraryUnavailable,
+    Code::Vendor,
+    Code::Unsupported,
+    Code::StaleHandle,
+    Code::Internal,
+];
+
+const STAGES: [Stage; 9] = [
+    Stage::Configure,
+    Stage::Load,
+    Stage::Resolve,
+    Stage::Handshake,
+    Stage::Connect,
+    Stage::Register,
+    Stage::Submit,
+    Stage::Execute,
+    Stage::Drain,
+];
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self {
+            code: error.code().name().to_owned(),
+            stage: error.stage().name().to_owned(),
+            message: error.to_string().chars().take(MAX_FAILURE_CHARACTERS).collect(),
+        }
+    }
+}
+
+impl Failure {
+    /// The error the sender had, told as the peer's. A code or stage of a newer release counts as a defect of
+    /// the peer while connecting.
+    #[must_use]
+    pub fn to_error(&self, peer: &str) -> Error {
+        let code = CODES.into_iter().find(|code| code.name() == self.code).unwrap_or(Code::Internal);
+        let stage = STAGES.into_iter().find(|stage| stage.name() == self.stage).unwrap_or(Stage::Connect);
+        let text: String = self.message.chars().take(MAX_FAILURE_CHARACTERS).collect();
+        Error::new(code, stage, format!("the peer reports: {text}")).peer(peer)
+    }
+}
+
+impl From<&Error> for Message {
+    fn from(error: &Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_and_stage_survives_the_wire() {
+        for code in CODES {
+            for stage in STAGES {
+                let error = Failure::from(&Error::new(code, stage, "why")).to_error("h:1");
+                assert_eq!((error.code(), error.stage()), (code, stage));
+                assert_eq!(error.record().peer.as_deref(), Some("h:1"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_of_a_newer_release_is_still_an_error() {
+        let failure = Failure { code: "new".into(), stage: "newer".into(), message: "text".into() };
+        assert_eq!(failure.to_error("p").code(), Code::Internal);
+    }
+
+    #[test]
+    fn messages_are_tagged_objects() {
+        let text =
+            serde_json::to_string(&Message::Withdraw { ranges: vec![(u64::MAX, 1)], epoch: 2 }).unwrap();
+        assert_eq!(text, r#"{"type":"withdraw","ranges":[[18446744073709551615,1]],"epoch":2}"#);
+        let error = Error::new(Code::Vendor, Stage::Connect, "x");
+        let text = serde_json::to_string(&Message::from(&error)).unwrap();
+        assert!(text.starts_with(r#"{"type":"failed","code":"vendor","stage":"connect""#), "{text}");
+        assert_eq!(serde_json::from_str::<Message>(r#"{"type":"ping","more":1}"#).unwrap(), Message::Ping);
+        assert!(serde_json::from_str::<Message>(r#"{"type":"unheard_of"}"#).is_err());
+    }
+}
