@@ -1,0 +1,12 @@
+//! Address ranges, where they lie, and the touching of memory by address.
+//!
+//! This is the only module of the core with `unsafe`. Addresses are plain `u64` everywhere else: an address
+//! of a peer or of a device is a number here, never a pointer. A number becomes a pointer in [`copy`] alone,
+//! under the contract written there.
+
+pub mod copy;
+mod location;
+mod range;
+
+pub use location::{Location, MemoryKind};
+pub use range::ByteRange;
