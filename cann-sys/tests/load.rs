@@ -1,11 +1,7 @@
 //! How CANN is found: the order of search, what is refused, what a part of CANN amounts to, and what the
 //! errors tell. Every test loads stand-in libraries in a process of its own.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test program: a failure is a panic, a skip is told"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test program: a failure is a panic")]
 
 mod common;
 
