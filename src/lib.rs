@@ -12,3 +12,8 @@ pub mod registry;
 mod sync;
 pub mod control;
 pub mod notify;
+pub mod handshake;
+pub mod metadata;
+pub mod peer;
+pub mod engine;
+pub mod metrics;
