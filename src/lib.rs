@@ -15,5 +15,4 @@ pub mod notify;
 pub mod handshake;
 pub mod metadata;
 pub mod peer;
-pub mod engine;
 pub mod metrics;

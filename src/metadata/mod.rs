@@ -1,0 +1,76 @@
+//! Where descriptors are published and found, behind one trait.
+//!
+//! Peer to peer needs no service: the name is the address of the publisher's own handshake listener.
+
+mod p2p;
+
+pub use p2p::PeerToPeer;
+
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Code, Error, Result, Stage};
+use crate::segment::SegmentDescriptor;
+
+/// Connection string of the service that needs none.
+pub const P2P_HANDSHAKE: &str = "P2PHANDSHAKE";
+
+/// A place for descriptors.
+pub trait Metadata: Send + Sync {
+    /// Makes `descriptor` known under its name.
+    ///
+    /// # Errors
+    /// [`Code::Metadata`] when the service does not take it.
+    fn publish(&self, descriptor: &SegmentDescriptor, deadline: Deadline) -> Result<()>;
+
+    /// The descriptor published under `name`.
+    ///
+    /// # Errors
+    /// [`Code::Metadata`] when there is none; what the way to the service or peer fails with.
+    fn fetch(&self, name: &str, deadline: Deadline) -> Result<SegmentDescriptor>;
+
+    /// Takes the descriptor of `name` back. Not an error when there is none.
+    ///
+    /// # Errors
+    /// [`Code::Metadata`] when the service fails.
+    fn withdraw(&self, name: &str, deadline: Deadline) -> Result<()>;
+
+    /// Whether names are addresses of the peers themselves.
+    fn is_peer_to_peer(&self) -> bool;
+}
+
+/// The service a connection string names.
+///
+/// # Errors
+/// [`Code::NotImplemented`] for a service that is not offered, by name.
+pub fn connect(uri: &str, config: &Config) -> Result<Box<dyn Metadata>> {
+    if uri == P2P_HANDSHAKE {
+        return Ok(Box::new(PeerToPeer::new(config.clone())));
+    }
+    // Upstream takes a string without a scheme as the address of an etcd.
+    let scheme = uri.split_once("://").map_or("etcd", |(scheme, _)| scheme);
+    let shown: String = scheme.chars().take(32).filter(|c| c.is_ascii_graphic()).collect();
+    let why = match scheme {
+        "http" | "https" | "etcd" | "redis" => format!("the metadata service {shown}:// is not offered"),
+        _ => format!("{shown:?} is no metadata service"),
+    };
+    Err(Error::new(Code::NotImplemented, Stage::Configure, why).advice(format!("use {P2P_HANDSHAKE}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_service_is_named_exactly() {
+        let config = Config::default();
+        assert!(connect("P2PHANDSHAKE", &config).unwrap().is_peer_to_peer());
+        for uri in ["redis://h:1", "http://h/metadata", "etcd://h:1", "h:2379", "p2phandshake", "", "x\n://"]
+        {
+            let Err(error) = connect(uri, &config) else { panic!("{uri} was taken") };
+            assert_eq!(error.code(), Code::NotImplemented, "{uri}");
+            assert!(error.to_string().contains("P2PHANDSHAKE"), "{error}");
+        }
+        let Err(error) = connect("redis://h:1", &config) else { panic!() };
+        assert!(error.to_string().contains("redis"), "{error}");
+    }
+}
