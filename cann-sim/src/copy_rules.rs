@@ -1,0 +1,164 @@
+//! Which copies `aclrtMemcpy` and `aclrtMemcpyAsync` allow (facts 1.6).
+//!
+//! The synchronous copy follows the real addresses and ignores the direction the caller names. The asynchronous one
+//! corrects the named direction when both sides are known to the runtime, refuses host to host, and turns into a
+//! blocking copy when host memory is not pinned.
+
+use crate::context::{self, Context};
+use crate::copy::{self, End};
+use crate::device;
+use crate::status::{Fail, Outcome, acl};
+use crate::stream::Stream;
+use crate::task::Task;
+use std::sync::Arc;
+
+/// `aclrtMemcpyKind` values.
+const HOST_TO_HOST: i32 = 0;
+const HOST_TO_DEVICE: i32 = 1;
+const DEVICE_TO_HOST: i32 = 2;
+const DEFAULT: i32 = 4;
+const HOST_TO_BUFFER_TO_DEVICE: i32 = 5;
+const LAST_KIND: i32 = 7;
+
+/// One requested copy, pointers checked for NULL.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Target address.
+    pub target: usize,
+    /// Room at the target.
+    pub target_limit: usize,
+    /// Source address.
+    pub source: usize,
+    /// Bytes.
+    pub length: usize,
+    /// `aclrtMemcpyKind`.
+    pub kind: i32,
+}
+
+impl Request {
+    /// The checks that need no look at the addresses; false when nothing is to be copied.
+    fn check(&self) -> Outcome<bool> {
+        if self.length > self.target_limit {
+            return Err(Fail::new(
+                acl::PARAM_INVALID,
+                format!("{} bytes are more than the target's room of {}", self.length, self.target_limit),
+            ));
+        }
+        if !(HOST_TO_HOST..=LAST_KIND).contains(&self.kind) {
+            return Err(Fail::new(acl::PARAM_INVALID, format!("{} is no copy kind", self.kind)));
+        }
+        Ok(self.target != self.source)
+    }
+
+    /// `aclrtMemcpy`.
+    pub fn run_now(&self) -> Outcome {
+        let context = context::current()?;
+        if !self.check()? {
+            return Ok(());
+        }
+        let target = End::locate(self.target, self.length)?;
+        let source = End::locate(self.source, self.length)?;
+        check_peer_access(&context, &target, &source)?;
+        copy::copy_now(&target, &source, self.length, self.target, self.source)
+    }
+
+    /// `aclrtMemcpyAsync`.
+    pub fn submit(&self, stream: &Arc<Stream>) -> Outcome {
+        if !self.check()? {
+            return Ok(());
+        }
+        let context = context::current()?;
+        let ends = End::locate(self.target, self.length)
+            .and_then(|target| Ok((target, End::locate(self.source, self.length)?)));
+        let (target, source) = match ends {
+            Ok(ends) => ends,
+            // Only the device finds out that a range leaves its allocation: the stream fails, not the call.
+            Err(fail) => return stream.submit(Task::Fail(fail.with_code(acl::SYS_DMA_ERROR))),
+        };
+        check_kind(self.kind, &target, &source)?;
+        check_peer_access(&context, &target, &source)?;
+        if target.is_known() && source.is_known() {
+            return stream.submit(Task::Copy { target, source, length: self.length });
+        }
+        // Host memory that is not pinned may be paged out under the DMA: the runtime waits for the stream and
+        // copies at once, so that the call blocks.
+        stream.synchronize(None)?;
+        copy::copy_now(&target, &source, self.length, self.target, self.source)
+    }
+}
+
+/// The direction of an asynchronous copy.
+fn check_kind(kind: i32, target: &End, source: &End) -> Outcome {
+    let no_host_to_host =
+        || Fail::new(acl::FEATURE_NOT_SUPPORT, "an asynchronous copy from host to host is not supported");
+    let implausible = || {
+        Fail::new(
+            acl::PARAM_INVALID,
+            format!("copy kind {kind} does not fit addresses of which one is unknown to the runtime"),
+        )
+    };
+    match (source.device().is_some(), target.device().is_some()) {
+        (true, true) => Ok(()),
+        (false, false) if source.is_known() && target.is_known() => Err(no_host_to_host()),
+        (false, false) if kind == DEFAULT || kind == HOST_TO_HOST => Err(no_host_to_host()),
+        (false, true) if source.is_known() => Ok(()),
+        (true, false) if target.is_known() => Ok(()),
+        (false, true) if matches!(kind, HOST_TO_DEVICE | DEFAULT | HOST_TO_BUFFER_TO_DEVICE) => Ok(()),
+        (true, false) if matches!(kind, DEVICE_TO_HOST | DEFAULT) => Ok(()),
+        _ => Err(implausible()),
+    }
+}
+
+/// A copy between two devices of this process needs access enabled from the issuing device (facts 1.6).
+fn check_peer_access(context: &Context, target: &End, source: &End) -> Outcome {
+    let (Some(one), Some(other)) = (source.device(), target.device()) else { return Ok(()) };
+    if one == other {
+        return Ok(());
+    }
+    let issuing = context.device;
+    for user_id in [one, other] {
+        if user_id != issuing.user_id && !issuing.peers.lock().contains(&user_id) {
+            return Err(Fail::new(
+                acl::PARAM_INVALID,
+                format!(
+                    "device {} has no access to device {user_id}: call aclrtDeviceEnablePeerAccess first",
+                    issuing.user_id
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `aclrtMemset` and, with a stream, `aclrtMemsetAsync`.
+pub fn fill(target: usize, limit: usize, value: i32, length: usize, stream: Option<&Arc<Stream>>) -> Outcome {
+    context::current()?;
+    if length > limit {
+        return Err(Fail::new(
+            acl::PARAM_INVALID,
+            format!("{length} bytes are more than the room of {limit}"),
+        ));
+    }
+    let value = value.to_le_bytes().first().copied().unwrap_or(0);
+    let target = End::locate(target, length)?;
+    match stream {
+        Some(stream) => stream.submit(Task::Fill { target, value, length }),
+        None => copy::fill(&target, value, length),
+    }
+}
+
+/// `aclrtDeviceEnablePeerAccess` from the current device.
+pub fn enable_peer_access(peer: i32, enable: bool) -> Outcome {
+    let issuing = context::current()?.device;
+    let peer = device::by_user_id(peer)?;
+    if peer.user_id == issuing.user_id {
+        return Err(Fail::new(acl::PARAM_INVALID, "a device has no peer access to itself"));
+    }
+    let mut peers = issuing.peers.lock();
+    if enable {
+        peers.insert(peer.user_id);
+    } else {
+        peers.remove(&peer.user_id);
+    }
+    Ok(())
+}

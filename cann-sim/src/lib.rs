@@ -1,0 +1,64 @@
+//! The software NPU: the C ABI of Huawei's CANN (ACL runtime and one-sided HCCL) over host memory, across processes.
+//!
+//! `libcann_sim.so` (this crate) holds all state and exports private names only. Small libraries under the vendor's
+//! names (`libascendcl.so`, `libacl_rt.so`, `libhccl.so`, `libhcomm.so`, `libruntime.so`) jump into it; the build
+//! puts them into `<target>/<profile>/cann-sim/`. A program that is linked against CANN, or loads it, runs on the
+//! software NPU when that directory is on its `LD_LIBRARY_PATH`:
+//!
+//! ```text
+//! cargo build --release -p cann-sim
+//! LD_LIBRARY_PATH=target/release/cann-sim ./my_cann_program
+//! ```
+//!
+//! # How it is cut
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`settings`] | the `CANN_SIM_*` variables, in one table |
+//! | [`status`] | the vendor's error numbers, the text of the last failure per thread |
+//! | [`abi`] | layouts of the structs that cross the C boundary |
+//! | [`device`], [`context`], [`stream`], [`task`], [`event`], [`clock`] | the runtime's objects |
+//! | [`arena`], [`span`], [`block`], [`heap`] | device and pinned memory: sealed memfds, free ranges, addresses, rounding |
+//! | [`copy`], [`copy_rules`], [`batch_copy`] | how bytes move, and which copies are allowed |
+//! | [`rank_table`], [`region`], [`rendezvous`], [`fd_channel`], [`link`], [`communicator`], [`one_sided`] | one-sided HCCL |
+//! | [`cost`] | where a cost profile charges time |
+//! | [`export`] | the C functions: checks of pointers, then the rules above |
+//!
+//! # What is faithful
+//!
+//! Rules and error numbers, not speed: thread-local contexts, FIFO streams with asynchronous return, device memory
+//! that host code cannot touch, registration frozen at prepare, collective prepare, one-sided put and get without any
+//! work by the owner. The `null` profile charges no time.
+//!
+//! # Locks
+//!
+//! Tables of handles and blocks are leaves. A stream's state lock may be held while an event's is taken, and no
+//! other pair is nested, except `communicator.preparing`, which is held over the whole meeting. No lock is held while
+//! bytes are copied or a function of the program runs.
+
+pub mod abi;
+pub mod arena;
+pub mod batch_copy;
+pub mod block;
+pub mod clock;
+pub mod communicator;
+pub mod context;
+pub mod copy;
+pub mod copy_rules;
+pub mod cost;
+pub mod device;
+pub mod event;
+pub mod export;
+pub mod fd_channel;
+pub mod handle;
+pub mod heap;
+pub mod link;
+pub mod one_sided;
+pub mod rank_table;
+pub mod region;
+pub mod rendezvous;
+pub mod settings;
+pub mod span;
+pub mod status;
+pub mod stream;
+pub mod task;

@@ -1,0 +1,311 @@
+//! Prepared links: the peer's regions mapped here, our own regions resolved, and the sign of life.
+//!
+//! A peer's memfd is mapped once per process, whatever the number of communicators. Ranges are those of the regions
+//! that were offered; nothing else of the file is ever touched.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, LazyLock, Weak};
+
+use parking_lot::Mutex;
+
+use crate::arena::{self, HUGE_PAGE, Mapping};
+use crate::block::{self, Block, Place};
+use crate::copy::{self, Direction};
+use crate::rank_table::LinkKind;
+use crate::region::{Region, RegionKind};
+use crate::rendezvous::{Medium, Offer, OfferedRegion};
+use crate::status::{Fail, Outcome, hccl};
+
+/// A mapped file of a peer.
+type Import = Arc<Mapping>;
+
+/// Mapped files of peers, by device and inode.
+static IMPORTS: LazyLock<Mutex<HashMap<(u64, u64), Weak<Mapping>>>> = LazyLock::new(Mutex::default);
+
+/// The byte a communicator sends when it is destroyed in order.
+const FAREWELL: &[u8] = b"B";
+
+fn import(file: &OwnedFd) -> io::Result<Import> {
+    let (device, inode, size) = arena::identity(file.as_fd())?;
+    let mut imports = IMPORTS.lock();
+    if let Some(mapping) = imports.get(&(device, inode)).and_then(Weak::upgrade) {
+        return Ok(mapping);
+    }
+    imports.retain(|_, mapping| mapping.strong_count() > 0);
+    if !arena::is_sealed(file.as_fd(), size) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the peer's memory is not sealed against shrinking",
+        ));
+    }
+    let mapping = Arc::new(Mapping::new(file.as_fd(), 0, size, libc::PROT_READ | libc::PROT_WRITE)?);
+    imports.insert((device, inode), Arc::downgrade(&mapping));
+    Ok(mapping)
+}
+
+/// How the bytes of a region are reached from here.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// They are mapped: reachable address of the region's first byte, and what keeps it mapped.
+    Mapped {
+        /// First byte.
+        base: usize,
+        /// Own allocation, if it is ours.
+        block: Option<Arc<Block>>,
+        /// Mapping of the peer's file, if it is the peer's.
+        import: Option<Import>,
+    },
+    /// By the kernel, in this process.
+    Process(libc::pid_t),
+}
+
+/// One region of a prepared link.
+#[derive(Debug, Clone)]
+pub struct Reachable {
+    /// First address as the owner knows it.
+    pub start: usize,
+    /// Bytes.
+    pub length: usize,
+    /// How.
+    pub reach: Reach,
+}
+
+/// Regions by address.
+#[derive(Debug, Default)]
+pub struct RegionMap(Vec<Reachable>);
+
+impl RegionMap {
+    fn new(mut regions: Vec<Reachable>) -> Self {
+        regions.sort_by_key(|region| region.start);
+        Self(regions)
+    }
+
+    /// The one region that holds all of the range, with the offset in it.
+    pub fn find(&self, address: usize, length: usize) -> Option<(&Reachable, usize)> {
+        let after = self.0.partition_point(|region| region.start <= address);
+        // A host and a device region never share addresses, so at most one region starts at or below.
+        let region = self.0.get(after.checked_sub(1)?)?;
+        let offset = address - region.start;
+        (offset.checked_add(length)? <= region.length).then_some((region, offset))
+    }
+}
+
+/// The state of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Its communicator lives.
+    Alive,
+    /// It destroyed its communicator.
+    Departed,
+    /// Its process is gone.
+    Gone,
+}
+
+/// A prepared link to one rank.
+#[derive(Debug)]
+pub struct Link {
+    /// Kind.
+    pub kind: LinkKind,
+    /// The peer's regions.
+    pub remote: RegionMap,
+    /// Our own regions that this kind of link can use.
+    pub local: RegionMap,
+    socket: UnixStream,
+}
+
+impl Link {
+    /// Maps what the peer offered.
+    pub fn new(kind: LinkKind, socket: UnixStream, offer: &Offer, local: RegionMap) -> Outcome<Self> {
+        let failed =
+            |error: io::Error| Fail::new(hccl::E_MEMORY, format!("cannot map the peer's memory: {error}"));
+        let mut imports = Vec::new();
+        for file in &offer.files {
+            imports.push(import(file).map_err(failed)?);
+        }
+        let pid = libc::pid_t::try_from(offer.pid).map_err(|_| malformed())?;
+        let mut regions = Vec::new();
+        for region in &offer.regions {
+            regions.push(reach_offered(region, &imports, pid).ok_or_else(malformed)?);
+        }
+        Ok(Self { kind, remote: RegionMap::new(regions), local, socket })
+    }
+
+    /// Whether the peer is still there; one system call.
+    pub fn peer(&self) -> Peer {
+        let mut byte = 0_u8;
+        // SAFETY: the descriptor is open and the buffer has one byte; MSG_PEEK leaves the farewell for later looks.
+        let received = unsafe {
+            libc::recv(
+                self.socket.as_raw_fd(),
+                (&raw mut byte).cast(),
+                1,
+                libc::MSG_PEEK | libc::MSG_DONTWAIT,
+            )
+        };
+        match received {
+            1 => Peer::Departed,
+            0 => Peer::Gone,
+            _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Peer::Alive,
+            _ => Peer::Gone,
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The peer may be gone already; then nobody needs the farewell.
+        // SAFETY: the descriptor is open and the buffer has one byte.
+        unsafe {
+            libc::send(
+                self.socket.as_raw_fd(),
+                FAREWELL.as_ptr().cast(),
+                FAREWELL.len(),
+                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+            )
+        };
+    }
+}
+
+fn malformed() -> Fail {
+    Fail::new(hccl::E_INTERNAL, "the peer's offer is malformed")
+}
+
+fn reach_offered(region: &OfferedRegion, imports: &[Import], pid: libc::pid_t) -> Option<Reachable> {
+    let start = usize::try_from(region.start).ok()?;
+    let length = usize::try_from(region.length).ok()?;
+    let reach = match region.medium {
+        Medium::Process => Reach::Process(pid),
+        Medium::File { index, offset } => {
+            let import = imports.get(usize::try_from(index).ok()?)?;
+            let offset = usize::try_from(offset).ok()?;
+            if offset.checked_add(length)? > import.length() {
+                return None;
+            }
+            Reach::Mapped { base: import.base() + offset, block: None, import: Some(Arc::clone(import)) }
+        }
+    };
+    Some(Reachable { start, length, reach })
+}
+
+/// What this rank offers over a link of `kind`, with the checks the link makes (facts 2.4 point 4, 2.6).
+pub fn make_offer(kind: LinkKind, user_id: u32, regions: &[Arc<Region>]) -> Outcome<Offer> {
+    let mut offer = Offer { pid: u64::from(std::process::id()), regions: Vec::new(), files: Vec::new() };
+    let mut files: HashMap<usize, u64> = HashMap::new();
+    for region in regions {
+        let medium = match (kind, region.kind) {
+            // HCCS takes no host memory; the region is silently not offered.
+            (LinkKind::Hccs, RegionKind::Host) => continue,
+            (_, RegionKind::Device) => {
+                offer_block(&mut offer, &mut files, &device_block(kind, user_id, region)?, region)?
+            }
+            (LinkKind::Roce, RegionKind::Host) => match block::find(region.start) {
+                Some(block)
+                    if block.place == Place::Host && block.reach(region.start, region.length).is_some() =>
+                {
+                    offer_block(&mut offer, &mut files, &block, region)?
+                }
+                _ => {
+                    probe_plain(region)?;
+                    Medium::Process
+                }
+            },
+        };
+        let word = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        offer.regions.push(OfferedRegion { start: word(region.start), length: word(region.length), medium });
+    }
+    if offer.regions.iter().any(|region| region.medium == Medium::Process) {
+        // Where the kernel restricts process_vm calls to descendants, the owner can permit them; a refusal shows
+        // when a copy is tried.
+        // SAFETY: prctl with plain numbers.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+    }
+    Ok(offer)
+}
+
+/// The allocation behind a device region, if the link can take it.
+fn device_block(kind: LinkKind, user_id: u32, region: &Region) -> Outcome<Arc<Block>> {
+    let refused = |why: &str| {
+        let (code, step) = match kind {
+            LinkKind::Hccs => (hccl::E_RUNTIME, "IPC registration"),
+            LinkKind::Roce => (hccl::E_NETWORK, "NIC registration"),
+        };
+        Fail::new(code, format!("{step} of {} bytes at {:#x} failed: {why}", region.length, region.start))
+    };
+    let block = block::find(region.start)
+        .filter(|block| block.place == Place::Device(user_id))
+        .ok_or_else(|| refused("it is no memory of this device"))?;
+    if block.reach(region.start, region.length).is_none() {
+        return Err(refused("the range is longer than the allocation"));
+    }
+    if kind == LinkKind::Hccs && (!region.start.is_multiple_of(HUGE_PAGE) || block.page_size != HUGE_PAGE) {
+        return Err(refused("HCCS wants a start on a multiple of 2 MiB and huge pages"));
+    }
+    Ok(block)
+}
+
+fn offer_block(
+    offer: &mut Offer,
+    files: &mut HashMap<usize, u64>,
+    block: &Arc<Block>,
+    region: &Region,
+) -> Outcome<Medium> {
+    let Some(arena) = &block.arena else {
+        // Host memory of the program that was registered with the runtime: there is no file to map.
+        return Ok(Medium::Process);
+    };
+    let index = match files.get(&(Arc::as_ptr(arena) as usize)) {
+        Some(index) => *index,
+        None => {
+            let file = arena
+                .fd()
+                .try_clone_to_owned()
+                .map_err(|error| Fail::new(hccl::E_SYSCALL, format!("cannot share the memory: {error}")))?;
+            let index = u64::try_from(offer.files.len()).unwrap_or(u64::MAX);
+            offer.files.push(file);
+            files.insert(Arc::as_ptr(arena) as usize, index);
+            index
+        }
+    };
+    let offset = block.offset + (region.start - block.start);
+    Ok(Medium::File { index, offset: u64::try_from(offset).unwrap_or(u64::MAX) })
+}
+
+/// Whether the NIC could register ordinary host memory: both ends must be mapped.
+fn probe_plain(region: &Region) -> Outcome {
+    for address in [region.start, region.start + region.length - 1] {
+        let mut byte = 0_u8;
+        let local = (&raw mut byte) as usize;
+        copy::move_foreign(copy::own_pid(), local, address, 1, Direction::Read, &|| false).map_err(|_| {
+            Fail::new(
+                hccl::E_NETWORK,
+                format!(
+                    "NIC registration of {} bytes at {:#x} failed: {address:#x} is not mapped",
+                    region.length, region.start
+                ),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Our own side of the communicator: every bound region that its links can use as the local end.
+pub fn resolve_local(regions: &[Arc<Region>], host_is_usable: bool) -> RegionMap {
+    let mut reachable = Vec::new();
+    for region in regions {
+        if region.kind == RegionKind::Host && !host_is_usable {
+            continue;
+        }
+        let reach = match block::find(region.start) {
+            Some(block) => match block.reach(region.start, region.length) {
+                Some(base) => Reach::Mapped { base, block: Some(block), import: None },
+                None => continue,
+            },
+            None => Reach::Process(copy::own_pid()),
+        };
+        reachable.push(Reachable { start: region.start, length: region.length, reach });
+    }
+    RegionMap::new(reachable)
+}

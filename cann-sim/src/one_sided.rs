@@ -1,0 +1,206 @@
+//! `HcclBatchPut` and `HcclBatchGet`: checks in the vendor's order, then one task on the caller's stream whose copies
+//! run in the initiator's process alone (facts 2.4, point 5).
+//!
+//! Descriptors are checked and accepted one at a time: an error at descriptor k leaves the k before it on the
+//! stream, as on hardware, and on RoCE without the closing fence.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::abi::OneSideDescriptor;
+use crate::communicator::Communicator;
+use crate::context;
+use crate::copy::{self, Direction, Interrupted};
+use crate::cost;
+use crate::link::{Link, Peer, Reach};
+use crate::rank_table::LinkKind;
+use crate::status::{Fail, Outcome, acl, hccl};
+use crate::stream::{STREAMS, Stream};
+use crate::task::{Task, Work};
+
+/// Descriptors one call takes.
+pub const DESCRIPTOR_LIMIT: usize = 256;
+
+/// `HCCL_EXEC_TIMEOUT`: how long a task on a RoCE link waits for a peer that does not answer.
+const EXECUTION_TIMEOUT: Duration = Duration::from_secs(1836);
+
+/// One checked descriptor.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    local: usize,
+    remote: usize,
+    length: usize,
+    route: Route,
+}
+
+/// How a piece's bytes move.
+#[derive(Debug, Clone, Copy)]
+enum Route {
+    /// Both ends are mapped here.
+    Mapped,
+    /// The remote end is only in its owner's process.
+    RemoteProcess(libc::pid_t),
+    /// The local end is ordinary memory of this process, the remote end is mapped.
+    LocalPlain,
+}
+
+/// The accepted descriptors of one call.
+struct OneSided {
+    link: Arc<Link>,
+    direction: Direction,
+    pieces: Vec<Piece>,
+}
+
+impl Work for OneSided {
+    fn run(&mut self, stream: &Stream) -> Outcome {
+        match (self.link.kind, self.link.peer()) {
+            (_, Peer::Alive) | (LinkKind::Hccs, Peer::Departed) => {}
+            (LinkKind::Hccs, Peer::Gone) => {
+                return Err(Fail::new(
+                    acl::SUSPECT_REMOTE_ERROR,
+                    "the peer's process is gone; its memory cannot be reached",
+                ));
+            }
+            (LinkKind::Roce, _) => return unanswered(stream),
+        }
+        let stop = || stream.is_aborting();
+        for piece in &self.pieces {
+            if stop() {
+                break;
+            }
+            cost::charge(self.link.kind, self.direction, piece.length);
+            match piece.run(self.direction, &stop) {
+                Ok(()) => {}
+                Err(Interrupted::Stopped) => break,
+                // The owner's memory is unmapped or its process ended: the NIC gets no answer.
+                Err(Interrupted::Refused(_)) => return unanswered(stream),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Piece {
+    fn run(&self, direction: Direction, stop: &dyn Fn() -> bool) -> Result<(), Interrupted> {
+        let Self { local, remote, length, route } = *self;
+        match (route, direction) {
+            (Route::Mapped, Direction::Write) => copy::move_mapped(remote, local, length, stop),
+            (Route::Mapped, Direction::Read) => copy::move_mapped(local, remote, length, stop),
+            (Route::RemoteProcess(pid), _) => copy::move_foreign(pid, local, remote, length, direction, stop),
+            (Route::LocalPlain, Direction::Write) => {
+                copy::move_foreign(copy::own_pid(), remote, local, length, Direction::Read, stop)
+            }
+            (Route::LocalPlain, Direction::Read) => {
+                copy::move_foreign(copy::own_pid(), remote, local, length, Direction::Write, stop)
+            }
+        }
+    }
+}
+
+/// A RoCE link without a partner: the stream waits for its notify until it is aborted or the execution times out.
+fn unanswered(stream: &Stream) -> Outcome {
+    if stream.hang(Instant::now().checked_add(EXECUTION_TIMEOUT)) {
+        return Ok(());
+    }
+    Err(Fail::new(acl::SUSPECT_REMOTE_ERROR, "the peer did not answer within the execution timeout"))
+}
+
+/// Bytes of one element of a `HcclDataType`.
+fn element_size(data_type: i32) -> Option<usize> {
+    match data_type {
+        0 | 7 | 14..=17 => Some(1),
+        1 | 3 | 8 | 11 => Some(2),
+        2 | 4 | 9 => Some(4),
+        5 | 6 | 10 => Some(8),
+        12 => Some(16),
+        _ => None,
+    }
+}
+
+fn check(link: &Link, descriptor: &OneSideDescriptor) -> Outcome<Piece> {
+    let element = element_size(descriptor.data_type)
+        .ok_or_else(|| Fail::new(hccl::E_PARA, format!("{} is no data type", descriptor.data_type)))?;
+    let (local, remote) = (descriptor.local as usize, descriptor.remote as usize);
+    if local == 0 || remote == 0 || descriptor.count == 0 {
+        return Err(Fail::new(hccl::E_PARA, "a descriptor has a NULL address or the count 0"));
+    }
+    let length = usize::try_from(descriptor.count)
+        .ok()
+        .and_then(|count| count.checked_mul(element))
+        .ok_or_else(|| Fail::new(hccl::E_PARA, format!("{} elements are too many", descriptor.count)))?;
+    let (remote_region, remote_offset) = link.remote.find(remote, length).ok_or_else(|| {
+        Fail::new(
+            hccl::E_INTERNAL,
+            format!("Can't find remoteBuffer by key: {length} bytes at {remote:#x} lie in no single region of the peer"),
+        )
+    })?;
+    let (local_region, local_offset) = link.local.find(local, length).ok_or_else(|| {
+        Fail::new(
+            hccl::E_INTERNAL,
+            format!(
+                "Can't find localBuffer by key: {length} bytes at {local:#x} lie in no single bound region"
+            ),
+        )
+    })?;
+    let (local, local_is_plain) = match local_region.reach {
+        Reach::Mapped { base, .. } => (base + local_offset, false),
+        Reach::Process(_) => (local, true),
+    };
+    let (remote, route) = match remote_region.reach {
+        Reach::Mapped { base, .. } if local_is_plain => (base + remote_offset, Route::LocalPlain),
+        Reach::Mapped { base, .. } => (base + remote_offset, Route::Mapped),
+        Reach::Process(pid) => (remote, Route::RemoteProcess(pid)),
+    };
+    Ok(Piece { local, remote, length, route })
+}
+
+/// The stream of a put or get: never NULL, of the current context.
+fn stream_of(handle: usize) -> Outcome<Arc<Stream>> {
+    let context = context::current().map_err(|fail| fail.with_code(hccl::E_RUNTIME))?;
+    STREAMS.get(handle).filter(|stream| stream.context_handle() == context.handle).ok_or_else(|| {
+        Fail::new(hccl::E_RUNTIME, format!("{handle:#x} is no live stream of the current context"))
+    })
+}
+
+/// Checks and submits one call; pointers were checked before.
+pub fn submit(
+    communicator: &Communicator,
+    remote_rank: u32,
+    descriptors: &[OneSideDescriptor],
+    stream: usize,
+    direction: Direction,
+) -> Outcome {
+    if descriptors.len() > DESCRIPTOR_LIMIT {
+        return Err(Fail::new(
+            hccl::E_PARA,
+            format!("{} descriptors are more than {DESCRIPTOR_LIMIT}", descriptors.len()),
+        ));
+    }
+    if remote_rank >= communicator.size || remote_rank == communicator.rank {
+        return Err(Fail::new(
+            hccl::E_PARA,
+            format!("rank {remote_rank} is our own or not below {}", communicator.size),
+        ));
+    }
+    let link = communicator
+        .link(remote_rank)
+        .ok_or_else(|| Fail::new(hccl::E_NOT_FOUND, format!("no link to rank {remote_rank} is prepared")))?;
+    let stream = stream_of(stream)?;
+    let mut pieces = Vec::with_capacity(descriptors.len());
+    let mut failure = None;
+    for (index, descriptor) in descriptors.iter().enumerate() {
+        match check(&link, descriptor) {
+            Ok(piece) => pieces.push(piece),
+            Err(mut fail) => {
+                fail.text = format!("descriptor {index}: {}", fail.text);
+                failure = Some(fail);
+                break;
+            }
+        }
+    }
+    if !pieces.is_empty() {
+        let work = OneSided { link, direction, pieces };
+        stream.submit(Task::Work(Box::new(work))).map_err(|fail| fail.with_code(hccl::E_RUNTIME))?;
+    }
+    failure.map_or(Ok(()), Err)
+}

@@ -1,0 +1,276 @@
+//! The `CANN_SIM_*` environment variables: one table, read once per process.
+//!
+//! The vendor's own variables (`ASCEND_RT_VISIBLE_DEVICES`, `HCCL_INTRA_ROCE_ENABLE`, `HCCL_CONNECT_TIMEOUT`) are
+//! read here too, once, as CANN reads them. A `CANN_SIM_*` variable that the table does not have is reported once
+//! on the standard error output: a misspelt setting must not pass as the default.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+/// One documented variable.
+pub struct Variable {
+    /// Name in the environment.
+    pub name: &'static str,
+    /// What holds when it is unset.
+    pub default: &'static str,
+    /// Meaning, with unit and range.
+    pub meaning: &'static str,
+}
+
+/// Every variable the software NPU reads under its own prefix.
+pub const TABLE: &[Variable] = &[
+    Variable {
+        name: "CANN_SIM_DEVICE_COUNT",
+        default: "8",
+        meaning: "number of NPUs this process can see, 1 to 64, before ASCEND_RT_VISIBLE_DEVICES narrows them",
+    },
+    Variable {
+        name: "CANN_SIM_PHYSICAL_IDS",
+        default: "0,1,2,... up to the device count",
+        meaning: "physical ids of the visible NPUs in logical order, comma separated, as in a container that was \
+                  given some NPUs of its host; sets the device count too",
+    },
+    Variable {
+        name: "CANN_SIM_SOC",
+        default: "Ascend910B3",
+        meaning: "name of the chip: Ascend910B* is A2, Ascend910_93* is A3",
+    },
+    Variable {
+        name: "CANN_SIM_HBM_SIZE",
+        default: "64G",
+        meaning: "device memory of one NPU in bytes, with suffix K, M or G (powers of 1024); pages are committed \
+                  when first written",
+    },
+    Variable {
+        name: "CANN_SIM_RELEASE",
+        default: "8.5",
+        meaning: "CANN release to pose as, 8.1 to 9.2: decides the version number and which library has which symbol",
+    },
+    Variable {
+        name: "CANN_SIM_HIDE",
+        default: "",
+        meaning: "names of functions, comma separated, that the vendor's libraries shall not have (a fault)",
+    },
+    Variable {
+        name: "CANN_SIM_NAMESPACE",
+        default: "the user id",
+        meaning: "processes with the same text share one set of NPUs and can build communicators with each other",
+    },
+    Variable {
+        name: "CANN_SIM_SERVER_INDEX",
+        default: "0",
+        meaning: "number of this server in its super pod, 0 to 1023; part of the ids that aclrtGetDeviceInfo answers",
+    },
+    Variable {
+        name: "CANN_SIM_SUPER_POD_ID",
+        default: "0",
+        meaning: "super pod id that aclrtGetDeviceInfo answers",
+    },
+];
+
+/// The settings of this process.
+#[derive(Debug)]
+pub struct Settings {
+    /// Physical ids in logical order.
+    pub physical_ids: Vec<u32>,
+    /// Logical ids in the order of user ids (narrowed by `ASCEND_RT_VISIBLE_DEVICES`).
+    pub visible: Vec<u32>,
+    /// Name of the chip, with the trailing NUL that C callers need.
+    pub soc_name: std::ffi::CString,
+    /// Whether the chip is an A3 (super pod links).
+    pub is_a3: bool,
+    /// Device memory of one NPU.
+    pub hbm_size_bytes: usize,
+    /// Posed release as major * 100 + minor.
+    pub release: u32,
+    /// Name shared by processes that see the same NPUs.
+    pub namespace: String,
+    /// Number of this server in its super pod.
+    pub server_index: u32,
+    /// Super pod of this server.
+    pub super_pod_id: u32,
+    /// `HCCL_INTRA_ROCE_ENABLE` is set and not zero.
+    pub intra_roce: bool,
+    /// `HCCL_CONNECT_TIMEOUT` in seconds, or the refused text.
+    pub connect_timeout_seconds: Result<u64, String>,
+}
+
+/// The settings, read from the environment at the first call.
+pub fn settings() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(|| {
+        let mut variables = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+                variables.insert(name, value);
+            }
+        }
+        let (settings, complaints) = read(&variables);
+        for complaint in complaints {
+            // The library has no logger of its own; a settings mistake must be seen by whoever runs the process.
+            let _ = writeln!(std::io::stderr(), "cann-sim: {complaint}");
+        }
+        settings
+    })
+}
+
+/// Reads settings from `variables`; mistakes are answered as sentences and replaced by the defaults.
+pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
+    let mut complaints = Vec::new();
+    for name in variables.keys().filter(|name| name.starts_with("CANN_SIM_")) {
+        if !TABLE.iter().any(|variable| variable.name == name) {
+            complaints
+                .push(format!("unknown variable {name}; the known ones stand in the table of cann-sim"));
+        }
+    }
+    let text = |name: &str| variables.get(name).map(String::as_str).filter(|text| !text.is_empty());
+    let mut number = |name: &str, default: u32, least: u32, most: u32| match text(name) {
+        None => default,
+        Some(word) => match word.parse::<u32>() {
+            Ok(value) if (least..=most).contains(&value) => value,
+            _ => {
+                complaints
+                    .push(format!("{name}={word} is not a number from {least} to {most}; using {default}"));
+                default
+            }
+        },
+    };
+    let device_count = number("CANN_SIM_DEVICE_COUNT", 8, 1, 64);
+    let server_index = number("CANN_SIM_SERVER_INDEX", 0, 0, 1023);
+    let super_pod_id = number("CANN_SIM_SUPER_POD_ID", 0, 0, u32::MAX);
+    let physical_ids = match text("CANN_SIM_PHYSICAL_IDS") {
+        None => (0..device_count).collect(),
+        Some(list) => {
+            match list.split(',').map(|word| word.trim().parse::<u32>()).collect::<Result<Vec<_>, _>>() {
+                Ok(ids) => ids,
+                Err(_) => {
+                    complaints.push(format!(
+                        "CANN_SIM_PHYSICAL_IDS={list} is not a comma list of numbers; ignored"
+                    ));
+                    (0..device_count).collect()
+                }
+            }
+        }
+    };
+    let soc = text("CANN_SIM_SOC").unwrap_or("Ascend910B3");
+    let hbm_size_bytes = match text("CANN_SIM_HBM_SIZE").map(|word| (word, size(word))) {
+        Some((_, Some(bytes))) => bytes,
+        Some((word, None)) => {
+            complaints.push(format!("CANN_SIM_HBM_SIZE={word} is not a size; using 64G"));
+            64 << 30
+        }
+        None => 64 << 30,
+    };
+    let release_text = text("CANN_SIM_RELEASE").unwrap_or("8.5");
+    let release = release_number(release_text).unwrap_or_else(|| {
+        complaints.push(format!("CANN_SIM_RELEASE={release_text} is not a release such as 8.5; using 8.5"));
+        805
+    });
+    let visible = match variables.get("ASCEND_RT_VISIBLE_DEVICES") {
+        None => (0..u32::try_from(physical_ids.len()).unwrap_or(0)).collect(),
+        Some(list) => visible_devices(list, physical_ids.len()),
+    };
+    let connect_timeout_seconds = match text("HCCL_CONNECT_TIMEOUT") {
+        None => Ok(120),
+        Some(word) => match word.parse::<u64>() {
+            Ok(seconds) if (120..=7200).contains(&seconds) => Ok(seconds),
+            _ => Err(word.to_owned()),
+        },
+    };
+    // SAFETY: getuid has no preconditions and cannot fail.
+    let user = unsafe { libc::getuid() };
+    let settings = Settings {
+        physical_ids,
+        visible,
+        is_a3: soc.starts_with("Ascend910_93"),
+        soc_name: std::ffi::CString::new(soc).unwrap_or_default(),
+        hbm_size_bytes,
+        release,
+        namespace: text("CANN_SIM_NAMESPACE").map_or_else(|| user.to_string(), str::to_owned),
+        server_index,
+        super_pod_id,
+        intra_roce: text("HCCL_INTRA_ROCE_ENABLE").is_some_and(|word| word.parse::<i64>() != Ok(0)),
+        connect_timeout_seconds,
+    };
+    (settings, complaints)
+}
+
+/// `ASCEND_RT_VISIBLE_DEVICES`: an ascending comma list; reading stops at the first invalid item (facts 1.6).
+fn visible_devices(list: &str, count: usize) -> Vec<u32> {
+    let mut visible: Vec<u32> = Vec::new();
+    for word in list.split(',') {
+        match word.trim().parse::<u32>() {
+            Ok(id)
+                if usize::try_from(id).is_ok_and(|id| id < count)
+                    && visible.last().is_none_or(|last| *last < id) =>
+            {
+                visible.push(id);
+            }
+            _ => break,
+        }
+    }
+    visible
+}
+
+/// A number of bytes with an optional suffix K, M or G.
+fn size(word: &str) -> Option<usize> {
+    let (digits, shift) = match word.chars().last()? {
+        'K' | 'k' => (word.get(..word.len() - 1)?, 10),
+        'M' | 'm' => (word.get(..word.len() - 1)?, 20),
+        'G' | 'g' => (word.get(..word.len() - 1)?, 30),
+        _ => (word, 0),
+    };
+    digits.parse::<usize>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
+/// "8.5" or "8.5.0" as 805.
+fn release_number(word: &str) -> Option<u32> {
+    let mut parts = word.split('.');
+    let major = parts.next()?.parse::<u32>().ok()?;
+    let minor = parts.next().unwrap_or("0").parse::<u32>().ok()?;
+    (major < 1000 && minor < 100).then_some(major * 100 + minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> (Settings, Vec<String>) {
+        read(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn defaults_need_no_variable() {
+        let (settings, complaints) = with(&[]);
+        assert_eq!(settings.visible.len(), 8);
+        assert_eq!(settings.hbm_size_bytes, 64 << 30);
+        assert_eq!(settings.release, 805);
+        assert!(!settings.is_a3 && !settings.intra_roce);
+        assert!(complaints.is_empty());
+    }
+
+    #[test]
+    fn unknown_and_wrong_variables_are_reported() {
+        let (settings, complaints) = with(&[("CANN_SIM_DEVICES", "3"), ("CANN_SIM_DEVICE_COUNT", "0")]);
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert_eq!(settings.visible.len(), 8);
+    }
+
+    #[test]
+    fn visible_devices_stop_at_the_first_invalid_item() {
+        assert_eq!(visible_devices("1,3,2,5", 8), [1, 3]);
+        assert_eq!(visible_devices("0,x,2", 8), [0]);
+        assert_eq!(visible_devices("6,8", 8), [6]);
+        assert!(visible_devices("", 8).is_empty());
+    }
+
+    #[test]
+    fn sizes_and_releases() {
+        assert_eq!(size("3M"), Some(3 << 20));
+        assert_eq!(size("12"), Some(12));
+        assert_eq!(size("0"), None);
+        assert_eq!(release_number("9.0.1"), Some(900));
+        assert_eq!(release_number("x"), None);
+    }
+}

@@ -1,0 +1,307 @@
+//! Streams: first in, first out, each with its own executor.
+//!
+//! The executor is a thread that starts with the first task and retires when the stream has been idle, so that ten
+//! thousand idle streams cost no threads. Submitting returns at once. A wait sees the tasks submitted before it.
+//! An abort stops the running task, drops the queued ones, and is told to every waiter; the stream can be used
+//! again afterwards (hardware: undocumented, facts 8.9).
+//!
+//! Locks: a stream's state lock is a leaf, except that an event's lock may be taken under it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::Deadline;
+use crate::context::Context;
+use crate::device::{self, Device};
+use crate::event::Event;
+use crate::handle::Handles;
+use crate::status::{Fail, Outcome, acl};
+use crate::task::Task;
+
+/// Tasks a stream holds before a submitting call waits for room.
+const QUEUE_LIMIT: usize = 4096;
+/// How long an executor waits for work before it retires.
+const IDLE: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+struct StreamState {
+    queue: VecDeque<Task>,
+    submitted: u64,
+    completed: u64,
+    executor_alive: bool,
+    running: bool,
+    abort_epoch: u64,
+    failure: Option<Fail>,
+    failure_mode_set: bool,
+    ended: bool,
+    awaited: Option<Arc<Event>>,
+}
+
+/// One stream.
+pub struct Stream {
+    /// The handle C holds.
+    pub handle: usize,
+    /// Flags of the creation.
+    pub flags: u32,
+    /// The device it runs on.
+    pub device: &'static Device,
+    context: Weak<Context>,
+    context_handle: usize,
+    aborting: AtomicBool,
+    state: Mutex<StreamState>,
+    /// Told when work or an abort arrives.
+    work: Condvar,
+    /// Told when a task ends.
+    done: Condvar,
+}
+
+/// Live streams.
+pub static STREAMS: Handles<Stream> = Handles::new(0x52);
+
+/// Persistent, device-use-only and CPU-scheduled streams answer waits and queries at once (facts 1.6).
+const UNWAITED_FLAGS: u32 = 4 | 0x10 | 0x20;
+
+impl Stream {
+    /// Makes a stream of a context and registers its handle.
+    pub fn create(
+        device: &'static Device,
+        context: Weak<Context>,
+        context_handle: usize,
+        flags: u32,
+    ) -> Outcome<Arc<Self>> {
+        device::take(&device.streams, device::STREAM_LIMIT, acl::NO_STREAM_RESOURCE, "streams")?;
+        let handle = STREAMS.reserve();
+        let stream = Arc::new(Self {
+            handle,
+            flags,
+            device,
+            context,
+            context_handle,
+            aborting: AtomicBool::new(false),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            done: Condvar::new(),
+        });
+        STREAMS.insert(handle, Arc::clone(&stream));
+        Ok(stream)
+    }
+
+    /// The context it was made in.
+    pub fn context_handle(&self) -> usize {
+        self.context_handle
+    }
+
+    /// Whether an abort is under way.
+    pub fn is_aborting(&self) -> bool {
+        self.aborting.load(Ordering::Acquire)
+    }
+
+    /// Names the event that the executor waits for, so that an abort can wake it.
+    pub fn set_awaited(&self, event: Option<Arc<Event>>) {
+        self.state.lock().awaited = event;
+    }
+
+    /// Puts a task at the end.
+    pub fn submit(self: &Arc<Self>, task: Task) -> Outcome {
+        if let Some(context) = self.context.upgrade()
+            && let Some(failure) = context.failure()
+        {
+            task.discard();
+            return Err(Fail::new(
+                acl::TASK_ABORT_STOP,
+                format!("the context stops on failure and has failed: {}", failure.text),
+            ));
+        }
+        let mut state = self.state.lock();
+        while state.queue.len() >= QUEUE_LIMIT && !self.is_aborting() {
+            self.done.wait(&mut state);
+        }
+        if self.is_aborting() {
+            drop(state);
+            task.discard();
+            return Ok(());
+        }
+        state.queue.push_back(task);
+        state.submitted += 1;
+        if state.executor_alive {
+            self.work.notify_one();
+            return Ok(());
+        }
+        state.executor_alive = true;
+        let stream = Arc::clone(self);
+        let started = std::thread::Builder::new()
+            .name(format!("npu{}-stream", self.device.user_id))
+            .spawn(move || stream.execute());
+        if let Err(error) = started {
+            state.executor_alive = false;
+            state.submitted -= 1;
+            let task = state.queue.pop_back();
+            drop(state);
+            if let Some(task) = task {
+                task.discard();
+            }
+            return Err(Fail::new(
+                acl::NO_STREAM_RESOURCE,
+                format!("cannot start the stream's executor: {error}"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The executor's life.
+    fn execute(self: Arc<Self>) {
+        // Functions of the program that run here find the stream's context current, as on hardware.
+        crate::context::bind(self.context_handle);
+        let mut state = self.state.lock();
+        loop {
+            let Some(task) = state.queue.pop_front() else {
+                let idle = !state.ended && !self.work.wait_for(&mut state, IDLE).timed_out();
+                if !idle && state.queue.is_empty() {
+                    state.executor_alive = false;
+                    return;
+                }
+                continue;
+            };
+            state.running = true;
+            drop(state);
+            let context = self.context.upgrade();
+            let outcome = match context.as_ref().and_then(|context| context.failure()) {
+                Some(_) => {
+                    task.discard();
+                    Ok(())
+                }
+                None => task.run(&self),
+            };
+            state = self.state.lock();
+            state.running = false;
+            if !self.is_aborting() {
+                state.completed += 1;
+            }
+            if let Err(fail) = outcome {
+                if let Some(context) = context {
+                    context.fail(&fail);
+                }
+                state.failure.get_or_insert(fail);
+            }
+            self.done.notify_all();
+        }
+    }
+
+    /// Waits until everything submitted before is done.
+    pub fn synchronize(&self, deadline: Deadline) -> Outcome {
+        if self.flags & UNWAITED_FLAGS != 0 {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        let (target, epoch) = (state.submitted, state.abort_epoch);
+        while state.completed < target {
+            if state.abort_epoch != epoch {
+                return Err(Fail::new(acl::STREAM_ABORT, "the stream was aborted"));
+            }
+            match deadline {
+                None => self.done.wait(&mut state),
+                Some(deadline) => {
+                    self.done.wait_until(&mut state, deadline);
+                    if state.completed < target && state.abort_epoch == epoch && Instant::now() >= deadline {
+                        return Err(Fail::new(
+                            acl::STREAM_SYNC_TIMEOUT,
+                            format!("{} tasks are still under way; they go on", target - state.completed),
+                        ));
+                    }
+                }
+            }
+        }
+        if state.abort_epoch != epoch {
+            return Err(Fail::new(acl::STREAM_ABORT, "the stream was aborted"));
+        }
+        let own = state.failure.take();
+        drop(state);
+        // A context that stops on failure keeps the failure for every stream and every wait.
+        match self.context.upgrade().and_then(|context| context.failure()).or(own) {
+            Some(fail) => Err(fail),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether everything is done; a failure of the stream is answered as such and kept.
+    pub fn is_idle(&self) -> Outcome<bool> {
+        if self.flags & UNWAITED_FLAGS != 0 {
+            return Ok(true);
+        }
+        let state = self.state.lock();
+        match &state.failure {
+            Some(fail) => Err(fail.clone()),
+            None => Ok(state.completed >= state.submitted),
+        }
+    }
+
+    /// Stops the running task and drops the queued ones.
+    pub fn abort(&self) {
+        let mut state = self.state.lock();
+        while self.is_aborting() {
+            self.done.wait(&mut state);
+        }
+        self.aborting.store(true, Ordering::Release);
+        state.abort_epoch += 1;
+        let dropped = std::mem::take(&mut state.queue);
+        if let Some(event) = state.awaited.take() {
+            event.poke();
+        }
+        self.work.notify_all();
+        self.done.notify_all();
+        while state.running {
+            self.done.wait(&mut state);
+        }
+        state.completed = state.submitted;
+        state.failure = None;
+        self.aborting.store(false, Ordering::Release);
+        drop(state);
+        self.done.notify_all();
+        for task in dropped {
+            task.discard();
+        }
+    }
+
+    /// Ends the handle and the place in the device's account; an idle executor goes at once.
+    pub fn retire(&self) {
+        if STREAMS.remove(self.handle).is_some() {
+            device::give_back(&self.device.streams);
+            self.state.lock().ended = true;
+            self.work.notify_all();
+        }
+    }
+
+    /// Blocks the executor until the stream is aborted or `deadline` passes; true when aborted.
+    pub fn hang(&self, deadline: Deadline) -> bool {
+        let mut state = self.state.lock();
+        while !self.is_aborting() {
+            match deadline {
+                None => self.work.wait(&mut state),
+                Some(deadline) => {
+                    if self.work.wait_until(&mut state, deadline).timed_out() {
+                        return self.is_aborting();
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// `aclrtSetStreamFailureMode`: once per stream.
+    pub fn set_failure_mode(&self, stop: bool) -> Outcome {
+        let mut state = self.state.lock();
+        if state.failure_mode_set {
+            return Err(Fail::new(acl::PARAM_INVALID, "the failure mode of a stream can be set once"));
+        }
+        state.failure_mode_set = true;
+        drop(state);
+        if stop && let Some(context) = self.context.upgrade() {
+            context.stop_on_failure();
+        }
+        Ok(())
+    }
+}
