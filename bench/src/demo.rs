@@ -70,16 +70,28 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         Ok(command)
     };
-    let mut command = side("target", 0)?;
-    let command = command.arg("--end_with_input").stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut target = Guard(command.stderr(Stdio::piped()).spawn().context("cannot start the target")?);
-    let name = wait_for_name(&mut target)?;
-    let mut command = side("initiator", 1)?;
-    command.args(["--segment_id", &name]).stdin(Stdio::null());
+    let mut initiator = side("initiator", 1)?;
     if arguments.json {
-        command.arg("--json");
+        initiator.arg("--json");
     }
-    let status = Guard(command.spawn().context("cannot start the initiator")?).0.wait()?;
+    with_target(&mut side("target", 0)?, |name| {
+        initiator.args(["--segment_id", name]);
+        initiator
+    })
+}
+
+/// Starts a target, then the program that `make` makes of its name, and ends the target after that one;
+/// success is that of both.
+///
+/// # Errors
+/// If a process cannot be started, or the target does not come up.
+pub fn with_target(target: &mut Command, make: impl FnOnce(&str) -> Command) -> Result<ExitCode> {
+    let target = target.arg("--end_with_input").stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut target = Guard(target.stderr(Stdio::piped()).spawn().context("cannot start the target")?);
+    let name = wait_for_name(&mut target)?;
+    let mut command = make(&name);
+    let initiator = command.stdin(Stdio::null()).spawn().context("cannot start the initiator")?;
+    let status = Guard(initiator).0.wait()?;
     let target_ended_well = target.stop()?;
     if !target_ended_well {
         tell("the target failed");

@@ -1,6 +1,6 @@
 //! Memory of an NPU, or of the host, for buffers that are transferred.
 //!
-//! One of two modules of this crate with `unsafe` (the other is [`crate::library`]): a benchmark is an
+//! One of the few modules of this crate with `unsafe`: a benchmark is an
 //! application, and the application initialises ACL, binds the device and allocates. Contents go in and out
 //! by copies that the vendor's runtime makes, never through the address.
 

@@ -80,23 +80,58 @@ pub struct Answer {
     pub reply: Reply,
 }
 
+/// An engine as the exchange needs it, behind the C interface or not.
+pub trait Carrier {
+    /// The name that peers open.
+    ///
+    /// # Errors
+    /// If the engine does not tell it.
+    fn own_name(&self) -> Result<String>;
+
+    /// Sends a notification to an open segment.
+    ///
+    /// # Errors
+    /// If the peer does not take it.
+    fn send(&self, segment: i32, name: &str, message: &str) -> Result<()>;
+
+    /// Takes the notifications that arrived: names and messages.
+    ///
+    /// # Errors
+    /// If the engine does not answer.
+    fn take(&self) -> Result<Vec<(String, String)>>;
+}
+
+impl Carrier for Engine<'_> {
+    fn own_name(&self) -> Result<String> {
+        self.local_name()
+    }
+
+    fn send(&self, segment: i32, name: &str, message: &str) -> Result<()> {
+        self.send_note(segment, name, message)
+    }
+
+    fn take(&self) -> Result<Vec<(String, String)>> {
+        self.take_notes()
+    }
+}
+
 /// The initiator's end.
-pub struct Client<'engine> {
-    engine: &'engine Engine<'engine>,
+pub struct Client<'engine, E> {
+    engine: &'engine E,
     own_name: String,
     segment: i32,
     next: u64,
 }
 
-impl<'engine> Client<'engine> {
+impl<'engine, E: Carrier> Client<'engine, E> {
     /// A client that asks the target behind an open segment.
     ///
     /// # Errors
     /// If the engine does not tell its own name.
-    pub fn new(engine: &'engine Engine<'engine>, segment: i32) -> Result<Self> {
+    pub fn new(engine: &'engine E, segment: i32) -> Result<Self> {
         // A number that another initiator of this target, or an earlier one of this name, does not use.
         let start = u64::from(std::process::id()) << 32;
-        Ok(Self { engine, own_name: engine.local_name()?, segment, next: start })
+        Ok(Self { engine, own_name: engine.own_name()?, segment, next: start })
     }
 
     /// Where the target's buffers are.
@@ -124,10 +159,10 @@ impl<'engine> Client<'engine> {
     fn ask(&mut self, ask: Ask, limit: Duration) -> Result<Reply> {
         self.next += 1;
         let question = Question { id: self.next, from: self.own_name.clone(), ask };
-        self.engine.send_note(self.segment, QUESTION, &serde_json::to_string(&question)?)?;
+        self.engine.send(self.segment, QUESTION, &serde_json::to_string(&question)?)?;
         let end = Instant::now() + limit;
         loop {
-            for (name, message) in self.engine.take_notes()? {
+            for (name, message) in self.engine.take()? {
                 if name != ANSWER {
                     continue;
                 }

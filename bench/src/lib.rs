@@ -8,8 +8,10 @@
 
 #![deny(unsafe_code)]
 
+pub mod allocations;
 pub mod arena;
 pub mod arguments;
+pub mod bare;
 pub mod console;
 pub mod demo;
 pub mod device;

@@ -1,6 +1,6 @@
 //! The engine through its C interface, as any program sees it: found by the loader, called by address.
 //!
-//! One of two modules of this crate with `unsafe` (the other is [`crate::device`]): a benchmark that is to
+//! One of the few modules of this crate with `unsafe`: a benchmark that is to
 //! prove the C interface has to call it. Nothing unsafe leaves the module. Functions of
 //! `mooncake_transfer.h` are optional, so that a library with upstream's interface alone can be measured too.
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::arena::{Run, Verdict};
 use crate::exchange::{Client, RemoteBuffer};
-use crate::library::{Operation, Request};
+use crate::library::{Engine, Operation, Request};
 use crate::placement::Placement;
 use crate::side::Side;
 use crate::statistics::{Sample, gigabytes};
@@ -38,7 +38,7 @@ pub struct Measurement {
 /// An open target.
 pub struct Session<'side> {
     side: &'side Side<'side>,
-    client: Client<'side>,
+    client: Client<'side, Engine<'side>>,
     segment: i32,
     remote: Vec<RemoteBuffer>,
 }

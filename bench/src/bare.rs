@@ -1,0 +1,198 @@
+//! The baseline: the vendor's `HcclBatchPut` in a loop, with nothing around it.
+//!
+//! One of the few modules of this crate with `unsafe`. Both ranks of its communicator live in this process,
+//! on two devices; the passive one does nothing after the preparation, as in a transfer between processes.
+//! Ranks are named as the software NPU has them: physical ids equal to the ids that `aclrtSetDevice` takes.
+
+#![expect(unsafe_code, reason = "the vendor's functions are the baseline")]
+
+use std::ffi::{CString, c_void};
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use cann_sys::bindings::{
+    COMM_MEM_TYPE_DEVICE, CommMem, HCCL_DATA_TYPE_INT8, HcclComm, HcclCommConfig, HcclOneSideOpDesc,
+    HcclPrepareConfig, aclrtStream,
+};
+
+use crate::device::{Memory, Npu};
+
+/// One call takes no more.
+const DESCRIPTORS_OF_A_CALL: usize = 256;
+/// How long the two ranks may take to find each other.
+const PREPARE_SECONDS: i32 = 30;
+
+/// A function of HCCL that may be missing; the answer as a result.
+macro_rules! hccl {
+    ($npu:expr, $function:ident ( $($argument:expr),* )) => {{
+        let function = $npu.cann().hccl.$function.context(concat!("this CANN has no ", stringify!($function)))?;
+        // SAFETY: the vendor's function of that name; what the arguments point to outlives the call.
+        match unsafe { function($($argument),*) } {
+            0 => Ok(()),
+            code => Err($npu.failure(stringify!($function), i32::try_from(code).unwrap_or(-1))),
+        }
+    }};
+}
+
+/// A function of ACL that may be missing; the answer as a result.
+macro_rules! acl {
+    ($npu:expr, $function:ident ( $($argument:expr),* )) => {{
+        let function = $npu.cann().acl.$function.context(concat!("this CANN has no ", stringify!($function)))?;
+        // SAFETY: the vendor's function of that name; what the arguments point to outlives the call.
+        match unsafe { function($($argument),*) } {
+            0 => Ok(()),
+            code => Err($npu.failure(stringify!($function), code)),
+        }
+    }};
+}
+
+/// One rank with one bound region.
+struct Rank {
+    npu: Arc<Npu>,
+    memory: Memory,
+    communicator: HcclComm,
+    region: *mut c_void,
+}
+
+// SAFETY: both handles may be used from any thread that has bound the device, which every use does first.
+unsafe impl Send for Rank {}
+// SAFETY: as above; the two ranks' calls do not touch each other's handles.
+unsafe impl Sync for Rank {}
+
+impl Rank {
+    fn new(npu: &Arc<Npu>, rank: u32, name: &str, table: &str, length_bytes: u64) -> Result<Self> {
+        let memory = Memory::device(npu, length_bytes)?;
+        npu.bind()?;
+        let description = CommMem {
+            type_: COMM_MEM_TYPE_DEVICE,
+            addr: address(memory.address())?,
+            size: memory.length_bytes(),
+        };
+        let mut region = null_mut();
+        hccl!(npu, HcclRegisterGlobalMem(&raw const description, &raw mut region))?;
+        let table = CString::new(table)?;
+        let mut config = HcclCommConfig::named(name)?;
+        let mut communicator: HcclComm = null_mut();
+        hccl!(
+            npu,
+            HcclCommInitClusterInfoMemConfig(table.as_ptr(), rank, &raw mut config, &raw mut communicator)
+        )?;
+        hccl!(npu, HcclCommBindMem(communicator, region))?;
+        Ok(Self { npu: Arc::clone(npu), memory, communicator, region })
+    }
+
+    fn prepare(&self) -> Result<()> {
+        self.npu.bind()?;
+        let config = HcclPrepareConfig::full_mesh();
+        hccl!(self.npu, HcclCommPrepare(self.communicator, &raw const config, PREPARE_SECONDS))
+    }
+
+    fn end(&self) -> Result<()> {
+        self.npu.bind()?;
+        hccl!(self.npu, HcclCommUnbindMem(self.communicator, self.region))?;
+        hccl!(self.npu, HcclCommDestroy(self.communicator))?;
+        hccl!(self.npu, HcclDeregisterGlobalMem(self.region))
+    }
+}
+
+/// A prepared pair of ranks.
+pub struct Pair {
+    active: Rank,
+    passive: Rank,
+    stream: aclrtStream,
+}
+
+impl Pair {
+    /// Connects two devices of this process, a region of `length_bytes` on each.
+    ///
+    /// # Errors
+    /// If the vendor refuses anything.
+    pub fn new(active: &Arc<Npu>, passive: &Arc<Npu>, length_bytes: u64) -> Result<Self> {
+        ensure!(active.id() != passive.id(), "a communicator needs two devices");
+        let device =
+            |npu: &Arc<Npu>, rank: u32| format!("{{\"device_id\":\"{}\",\"rank_id\":\"{rank}\"}}", npu.id());
+        let table = format!(
+            "{{\"version\":\"1.0\",\"status\":\"completed\",\"server_count\":\"1\",\"server_list\":[\
+             {{\"server_id\":\"bench\",\"device\":[{},{}]}}]}}",
+            device(active, 0),
+            device(passive, 1)
+        );
+        let name = format!("mooncake-bench-bare-{}", std::process::id());
+        let active_rank = Rank::new(active, 0, &name, &table, length_bytes)?;
+        let passive_rank = Rank::new(passive, 1, &name, &table, length_bytes)?;
+        // Preparation is collective: both ranks have to be in it at once.
+        let (here, there) = std::thread::scope(|scope| {
+            let there = scope.spawn(|| passive_rank.prepare());
+            (active_rank.prepare(), there.join())
+        });
+        here?;
+        there.map_err(|_panic| anyhow!("the passive rank panicked"))??;
+        active.bind()?;
+        let mut stream: aclrtStream = null_mut();
+        acl!(active, aclrtCreateStream(&raw mut stream))?;
+        Ok(Self { active: active_rank, passive: passive_rank, stream })
+    }
+
+    /// Puts blocks of `block_bytes` at these distances (local, remote) and waits for the last of them; returns
+    /// the time it took. The descriptors are made beforehand.
+    ///
+    /// # Errors
+    /// If the vendor refuses.
+    pub fn put(&self, blocks: &[(u64, u64)], block_bytes: u64) -> Result<Duration> {
+        let npu = &self.active.npu;
+        npu.bind()?;
+        let descriptor = |(local, remote): &(u64, u64)| -> Result<HcclOneSideOpDesc> {
+            Ok(HcclOneSideOpDesc {
+                localAddr: address(self.active.memory.address() + local)?,
+                remoteAddr: address(self.passive.memory.address() + remote)?,
+                count: block_bytes,
+                dataType: HCCL_DATA_TYPE_INT8,
+            })
+        };
+        let mut descriptors = blocks.iter().map(descriptor).collect::<Result<Vec<_>>>()?;
+        let start = Instant::now();
+        for call in descriptors.chunks_mut(DESCRIPTORS_OF_A_CALL) {
+            let count = u32::try_from(call.len())?;
+            hccl!(npu, HcclBatchPut(self.active.communicator, 1, call.as_mut_ptr(), count, self.stream))?;
+        }
+        acl!(npu, aclrtSynchronizeStream(self.stream))?;
+        Ok(start.elapsed())
+    }
+
+    /// Gives the active side's region its contents.
+    ///
+    /// # Errors
+    /// If the vendor refuses.
+    pub fn upload(&self, bytes: &[u8]) -> Result<()> {
+        self.active.npu.bind()?;
+        self.active.memory.upload(0, bytes)
+    }
+
+    /// The contents of the passive side's region.
+    ///
+    /// # Errors
+    /// If the vendor refuses.
+    pub fn download(&self) -> Result<Vec<u8>> {
+        self.passive.npu.bind()?;
+        let mut bytes = vec![0; usize::try_from(self.passive.memory.length_bytes())?];
+        self.passive.memory.download(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Takes it down in the vendor's order.
+    ///
+    /// # Errors
+    /// If the vendor refuses.
+    pub fn end(self) -> Result<()> {
+        self.active.npu.bind()?;
+        acl!(self.active.npu, aclrtDestroyStream(self.stream))?;
+        self.active.end()?;
+        self.passive.end()
+    }
+}
+
+fn address(value: u64) -> Result<*mut c_void> {
+    Ok(std::ptr::with_exposed_provenance_mut(usize::try_from(value)?))
+}
