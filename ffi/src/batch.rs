@@ -5,10 +5,9 @@
 
 use std::cell::RefCell;
 use std::ffi::c_int;
-use std::time::Duration;
 
-use mooncake::engine::{Direction, Engine, Note, Request, TaskStatus};
-use mooncake::error::{self, Code, Error, Result, Stage};
+use mooncake::engine::{Direction, Request, TaskStatus};
+use mooncake::error::{self, Result, Stage};
 
 use crate::abi::{
     self, Handle, INVALID_BATCH, NotifyMessage, OPCODE_WRITE, STATUS_COMPLETED, STATUS_FAILED,
@@ -37,25 +36,22 @@ fn request(entry: &TransferRequest) -> Request {
     }
 }
 
-/// Converts and submits.
+/// Converts the entries and hands them to `act`.
 ///
 /// # Safety
 /// `entries` is NULL or points to `count` requests.
-unsafe fn submit(
-    engine: &Engine,
-    batch_id: u64,
+unsafe fn with_requests<T>(
     entries: *const TransferRequest,
     count: usize,
-    note: Option<Note>,
-    timeout: Option<Duration>,
-) -> Result<()> {
+    act: impl FnOnce(&[Request]) -> Result<T>,
+) -> Result<T> {
     // SAFETY: the caller vouches for it.
     let entries = unsafe { array(entries, count, "entries", Stage::Submit) }?;
     // Taken out while it is used: a log sink on this thread may submit, too.
     let mut requests = REQUESTS.take();
     requests.clear();
     requests.extend(entries.iter().map(request));
-    let outcome = engine.submit(batch_id, &requests, note, timeout);
+    let outcome = act(&requests);
     if requests.capacity() <= KEPT_REQUESTS {
         REQUESTS.replace(requests);
     }
@@ -76,7 +72,11 @@ export! {
     failure status, {
         let entry = self::engine(engine)?;
         // SAFETY: the header asks for an array of that length.
-        unsafe { submit(&entry.engine, batch_id, entries.cast_const(), count, None, None) }?;
+        unsafe {
+            with_requests(entries.cast_const(), count, |requests| {
+                entry.engine.submit(batch_id, requests, None, None)
+            })
+        }?;
         Ok(0)
     }
 }
@@ -94,7 +94,11 @@ export! {
         // SAFETY: the header asks for two texts closed by NUL.
         let note = unsafe { note(&notify_msg, Stage::Submit) }?;
         // SAFETY: the header asks for an array of that length.
-        unsafe { submit(&entry.engine, batch_id, entries.cast_const(), count, Some(note), None) }?;
+        unsafe {
+            with_requests(entries.cast_const(), count, |requests| {
+                entry.engine.submit(batch_id, requests, Some(note), None)
+            })
+        }?;
         Ok(0)
     }
 }
@@ -108,7 +112,11 @@ export! {
         let entry = self::engine(engine)?;
         let timeout = entry.timeout(timeout_ms);
         // SAFETY: the header asks for an array of that length.
-        unsafe { submit(&entry.engine, batch_id, requests, count, None, Some(timeout)) }?;
+        unsafe {
+            with_requests(requests, count, |requests| {
+                entry.engine.submit(batch_id, requests, None, Some(timeout))
+            })
+        }?;
         Ok(0)
     }
 }
@@ -166,10 +174,6 @@ export! {
     }
 }
 
-/// Longest time after its deadline that a call waits for its own requests to become quiet. The engine's own
-/// grace is far below; this bounds the call even if the engine breaks its promise.
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
-
 export! {
     /// Submits, waits and frees.
     fn mooncake_transfer_run(
@@ -180,22 +184,15 @@ export! {
         let still_running = unsafe { output(still_running, "still_running", Stage::Submit) }?;
         let entry = self::engine(engine)?;
         let timeout = entry.timeout(timeout_ms);
-        let batch_id = entry.engine.allocate_batch(count)?;
         // SAFETY: the header asks for an array of that length.
-        let submitted = unsafe { submit(&entry.engine, batch_id, requests, count, None, Some(timeout)) };
-        if let Err(failure) = submitted {
-            // Nothing was queued, so that freeing an empty batch cannot find it busy.
-            entry.engine.free_batch(batch_id)?;
-            return Err(failure);
-        }
-        // The requests carry the deadline; the wait outlives it so that it sees how they ended.
-        let outcome = entry.engine.wait(batch_id, timeout.saturating_add(SETTLE_LIMIT));
-        if let Err(busy) = entry.engine.free_batch(batch_id) {
-            still_running.write(batch_id);
-            return Err(outcome.err().filter(|error| error.code() == Code::StillRunning).unwrap_or_else(|| {
-                Error::new(Code::StillRunning, Stage::Drain, format!("batch {batch_id} is not quiet: {busy}"))
-            }));
-        }
-        outcome.map(|()| 0)
+        let outcome = unsafe {
+            with_requests(requests, count, |requests| Ok(entry.engine.transfer(requests, None, Some(timeout))))
+        }?;
+        outcome.map(|()| 0).map_err(|failure| {
+            if let Some(batch) = failure.batch {
+                still_running.write(batch);
+            }
+            failure.error
+        })
     }
 }

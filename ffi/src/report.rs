@@ -24,12 +24,14 @@ export! {
 }
 
 export! {
-    /// Writes all counters.
-    fn mooncake_transfer_counters(text: *mut c_char, capacity: usize, length_bytes: *mut usize) -> c_int,
+    /// Writes the engine's counters.
+    fn mooncake_transfer_counters(
+        engine: Handle, text: *mut c_char, capacity: usize, length_bytes: *mut usize,
+    ) -> c_int,
     failure code::of, {
         // SAFETY: the header asks for a place of the caller's.
         let length_bytes = unsafe { output(length_bytes, "length_bytes", Stage::Configure) }?;
-        let counters = mooncake::metrics::prometheus_text();
+        let counters = self::engine(engine)?.engine.counters();
         length_bytes.write(counters.len());
         if counters.len() >= capacity {
             let message = format!("the text takes {} bytes, the buffer has {capacity}", counters.len() + 1);
