@@ -69,6 +69,7 @@ fn it_has_its_name_and_needs_only_the_c_library() {
         assert!(ALLOWED.contains(&library.as_str()), "it needs {library}");
     }
     assert!(!dynamic.contains("TEXTREL"), "it has text relocations");
+    assert!(dynamic.contains("NODELETE"), "dlclose would unmap code that threads run");
 }
 
 #[test]
