@@ -1,18 +1,102 @@
-//! The safe core of mooncake-transfer.
-pub mod error;
-pub mod topology;
+//! The safe core of mooncake-transfer: KV blocks between NPUs, one-sided.
+//!
+//! One [`engine::Engine`] is one *segment*: a name that peers open, memory that it registers, and transfers in
+//! both directions. Everything else serves it. The C ABI (`ffi/`) and the tools stand on top; the vendor's
+//! libraries are bound by the crate `cann-sys`, at run time and on first use; this crate knows neither C nor Python.
+//!
+//! # Data flow
+//!
+//! ```text
+//!   caller's thread                    thread of the peer            worker of the channel        NPU
+//!   ---------------                    ------------------            ---------------------        ---
+//!   Engine::submit
+//!     requests -> Submission (tasks)
+//!     registry: pin local ranges
+//!     groups by (peer, direction, device)
+//!        |  peer ready, range known
+//!        |------------------------------------------------.
+//!        |  else                                           |
+//!        '--> peer's queue --> connect, refresh once ------+
+//!                                                          v
+//!                              pin remote ranges, coalesce --> Job
+//!                                                          |
+//!               same process: transport::local             |  another process: transport::ascend
+//!               (memcpy, aclrtMemcpyAsync)  <--------------+-----> channel of (device, peer device)
+//!                                                                    <= 256 descriptors a call
+//!                                                                    HcclBatchPut / HcclBatchGet --> HBM of the peer
+//!                                                                    event per call
+//!                                                                    extents_done -> tasks -> one wake a batch
+//!   Engine::status: two atomic reads
+//!   Engine::wait: a brief spin, then sleep
+//! ```
+//!
+//! A transfer starts as a [`engine::Request`]. A submission reserves one task a request; entries are copied, and
+//! nothing is allocated per request beyond the arrays of the call. Local memory is pinned on the caller's thread,
+//! so that a range in flight cannot be unregistered. The remote range must lie in one buffer the peer has
+//! published; a range the cached descriptor does not know makes one refresh, then an error. Requests that are
+//! contiguous on both sides become one extent; a transport splits extents where the vendor needs it.
+//!
+//! The passive side of a one-sided access sees nothing. What it must know travels on the control connection, one
+//! per pair of engines of ours: which communicator to make, and which memory is taken back.
+//!
+//! # Identity
+//!
+//! A peer is known by its segment name; the process behind it by its incarnation, a random number made with the
+//! engine that stands in every descriptor and in the first frame of a control connection. Another incarnation
+//! under the same name is another process: link, channels and cached descriptor go, one refresh is made.
+//!
+//! # Threads
+//!
+//! | thread | number | does |
+//! |---|---|---|
+//! | `mct-handshake` | one per engine | answers upstream's handshake: descriptors, notes, probes |
+//! | `mct-control` | one per engine | reads and writes all control connections |
+//! | `mct-control-N` | few per engine, bounded | serves what peers ask on the control connection |
+//! | `mct-peer NAME` | one per peer, while it has work | connects, refreshes, sends notes |
+//! | `mct-npu-N` | one per device and process | registers memory, with the device bound |
+//! | `mct-channel-N` | one per channel | makes, feeds, completes and ends one communicator |
+//! | `mct-ascend` | one per engine that uses NPUs | ends jobs whose deadline passes before their channel is there |
+//! | `mct-copy-N` | few per engine | copies of the local transport |
+//!
+//! A channel has a worker of its own, rather than a submit and a completion thread per device: a vendor call that
+//! hangs on a dead peer then stalls that channel and nothing else. The price is a sleeping thread per channel.
+//!
+//! # Lock order
+//!
+//! Locks are short and none is held across I/O, a vendor call or a callback, with one exception that the vendor
+//! forces: the process-wide lock around the making of a communicator. Where two are held, the order is: engine's
+//! table of NPUs, then the table of peers, then a peer's state, then segments, then a registry, then channels (map,
+//! slot, channel, device regions; see [`transport::ascend`]), then a batch's gate, then notes and metrics.
+//!
+//! # Invariants
+//!
+//! - When a call returns, nothing it started writes memory any more; otherwise the caller keeps the handle
+//!   ([`error::Code::StillRunning`]) and the ranges stay locked.
+//! - A range with transfers in flight, ours or a peer's of ours, cannot be unregistered.
+//! - Every wait has a deadline; every queue, cache and retry a named bound.
+//! - A dead peer costs only what is for that peer. Uses of a peer that just failed fail at once, for a bounded time.
+//! - Nothing a remote side sends is used as an address, length or count before it is checked.
+//! - The environment is read in [`config`] and nowhere else; an error is an [`error::Error`] and nothing else.
+//! - `unsafe` stands in `memory` and `transport::ascend::raw` only.
+#![deny(unsafe_code)]
+
+pub mod batch;
+pub mod config;
+pub mod control;
 pub mod deadline;
 pub mod endpoint;
-pub mod config;
-pub mod segment;
-pub mod batch;
+pub mod engine;
+pub mod error;
+pub mod handshake;
+#[expect(unsafe_code, reason = "copies between addresses that callers vouch for; the obligations are its own")]
 pub mod memory;
+pub mod metadata;
+pub mod metrics;
+pub mod notify;
+pub mod peer;
 pub mod plan;
 pub mod registry;
+pub mod segment;
 mod sync;
-pub mod control;
-pub mod notify;
-pub mod handshake;
-pub mod metadata;
-pub mod peer;
-pub mod metrics;
+pub mod topology;
+pub mod transport;

@@ -147,7 +147,8 @@ impl Request {
 
     fn touches(&self, ranges: &[ByteRange], side: impl Fn(&Extent) -> Option<ByteRange>) -> bool {
         let left = self.job.extents.get(self.finished()..).unwrap_or_default();
-        left.iter().any(|extent| side(extent).is_some_and(|own| ranges.iter().any(|range| range.overlaps(own))))
+        left.iter()
+            .any(|extent| side(extent).is_some_and(|own| ranges.iter().any(|range| range.overlaps(own))))
     }
 }
 

@@ -115,7 +115,9 @@ impl Device {
         match opened.recv_timeout(OPEN_LIMIT) {
             Ok(result) => result?,
             Err(_) => {
-                return Err(Error::new(Code::Timeout, Stage::Load, "the device did not open in 60 s").device(id));
+                return Err(
+                    Error::new(Code::Timeout, Stage::Load, "the device did not open in 60 s").device(id)
+                );
             }
         }
         Ok(Self {
@@ -164,13 +166,19 @@ impl Device {
     /// # Errors
     /// What `work` answers; [`Code::StillRunning`] when it is not over at the deadline.
     pub fn run<T: Send + 'static>(
-        &self, deadline: Deadline, work: impl FnOnce() -> Result<T> + Send + 'static,
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (sender, receiver) = bounded(1);
         let stuck = || {
-            Error::new(Code::StillRunning, Stage::Register, "the device is still busy with an earlier vendor call")
-                .device(self.id)
-                .advice("see the vendor's log; the call is not repeated while it runs")
+            Error::new(
+                Code::StillRunning,
+                Stage::Register,
+                "the device is still busy with an earlier vendor call",
+            )
+            .device(self.id)
+            .advice("see the vendor's log; the call is not repeated while it runs")
         };
         let task: Task = Box::new(move || {
             // The receiver is gone when its deadline was past; the work was done all the same.
@@ -181,12 +189,13 @@ impl Device {
         receiver.recv_deadline(deadline.at()).map_err(|_| stuck())?
     }
 
-    /// Runs `work` with the device bound, some time soon.
+    /// Runs `work` with the device bound, some time soon; waits for a place in the queue only. Not for tasks of the
+    /// service thread itself.
     pub fn run_later(&self, work: impl FnOnce() + Send + 'static) {
-        if let Some(service) = &self.service {
-            if service.try_send(Box::new(work)).is_err() {
-                log::warn!("the service queue of device {} is full", self.id);
-            }
+        if let Some(service) = &self.service
+            && service.send(Box::new(work)).is_err()
+        {
+            log::error!("the service thread of device {} is gone", self.id);
         }
     }
 
@@ -270,7 +279,8 @@ pub fn for_caller(runtime: &Runtime, npu: Option<u32>) -> Result<i32> {
             .advice(fresh));
         };
         let count = i32::try_from(runtime.device_count()?).unwrap_or(i32::MAX);
-        let found = (0..count).find(|device| runtime.physical_device(*device).is_ok_and(|physical| physical == npu));
+        let found =
+            (0..count).find(|device| runtime.physical_device(*device).is_ok_and(|physical| physical == npu));
         return found.ok_or_else(|| {
             Error::new(
                 Code::DeviceNotFound,

@@ -27,16 +27,17 @@
 //! the old one ends when its transfers have. A failed stream costs its channel, nothing else.
 
 pub mod rank;
+#[expect(unsafe_code, reason = "the calls into the vendor's libraries, made safe one by one")]
 pub mod raw;
 pub mod result;
 
 mod channel;
 mod channels;
-mod device;
+pub(in crate::transport) mod device;
 mod direct;
 mod opening;
 mod registration;
-mod session;
+pub(in crate::transport) mod session;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -85,7 +86,7 @@ impl Ascend {
     pub fn start(runtime: Arc<Runtime>, config: &Config, incarnation: Incarnation) -> Result<Self> {
         runtime.require_one_sided()?;
         let config = Arc::new(config.clone());
-        let channels = Channels::start(Arc::clone(&runtime), Arc::clone(&config), incarnation)?;
+        let channels = Channels::start(Arc::clone(&config), incarnation)?;
         Ok(Self { runtime, config, channels, devices: Mutex::default(), holdings: Mutex::default() })
     }
 
@@ -123,7 +124,7 @@ impl Ascend {
     /// # Errors
     /// What the vendor says.
     pub fn physical_device(&self, device: i32) -> Result<u32> {
-        self.runtime.physical_device(device)
+        self.device(device).map(|device| device.physical())
     }
 
     /// What memory an address belongs to; memory the vendor does not know counts as the host's.
@@ -205,8 +206,12 @@ impl Ascend {
             channels::ANY_DEVICE => self.default_device()?,
             // Peers may use the devices the engine works with, and make it open no others.
             id => self.devices.lock().get(&id).cloned().ok_or_else(|| {
-                Error::new(Code::DeviceNotFound, Stage::Connect, format!("this engine does not use device {id}"))
-                    .device(id)
+                Error::new(
+                    Code::DeviceNotFound,
+                    Stage::Connect,
+                    format!("this engine does not use device {id}"),
+                )
+                .device(id)
             })?,
         };
         self.channels.offer(from, &device, offer)

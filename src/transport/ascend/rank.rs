@@ -39,7 +39,9 @@ impl Chip {
         const SUPER_POD: [&str; 6] = ["9391", "9381", "9392", "9382", "9372", "9362"];
         match soc.strip_prefix("Ascend910") {
             Some(rest) if rest.starts_with('B') => Self::A2,
-            Some(rest) if rest.strip_prefix('_').is_some_and(|number| SUPER_POD.contains(&number)) => Self::A3,
+            Some(rest) if rest.strip_prefix('_').is_some_and(|number| SUPER_POD.contains(&number)) => {
+                Self::A3
+            }
             _ => Self::Other,
         }
     }
@@ -83,7 +85,10 @@ pub fn choose_link(chip: Chip, intra_roce: bool, local: &RankDevice, remote: &Ra
         return Err(Error::new(
             Code::Unsupported,
             Stage::Connect,
-            format!("both sides use NPU {} of the same server; HCCL does not connect a device to itself", local.device_id),
+            format!(
+                "both sides use NPU {} of the same server; HCCL does not connect a device to itself",
+                local.device_id
+            ),
         )
         .advice("give the two processes different devices"));
     }
@@ -102,7 +107,10 @@ pub fn choose_link(chip: Chip, intra_roce: bool, local: &RankDevice, remote: &Ra
             return Err(Error::new(
                 Code::Unsupported,
                 Stage::Connect,
-                format!("the link to this peer is RoCE, but the {side} NPU {} has no address for it", rank.device_id),
+                format!(
+                    "the link to this peer is RoCE, but the {side} NPU {} has no address for it",
+                    rank.device_id
+                ),
             )
             .advice(format!(
                 "give it one (hccn_tool -i {0} -ip -s ...), so that address_{0}= stands in /etc/hccn.conf",
@@ -129,8 +137,10 @@ pub fn rank_table(ranks: [&RankDevice; 2], link: Link) -> String {
     table.insert("version".into(), json!(if super_pods { VERSION_SUPER_POD } else { VERSION_FLAT }));
     table.insert("status".into(), json!("completed"));
     table.insert("server_count".into(), json!(servers.len().to_string()));
-    let list: Vec<Value> =
-        servers.into_iter().map(|(server, devices)| json!({"server_id": server, "device": devices})).collect();
+    let list: Vec<Value> = servers
+        .into_iter()
+        .map(|(server, devices)| json!({"server_id": server, "device": devices}))
+        .collect();
     table.insert("server_list".into(), Value::Array(list));
     if super_pods {
         table.insert("super_pod_list".into(), super_pod_list(ranks));
@@ -166,7 +176,8 @@ fn super_pod_list(ranks: [&RankDevice; 2]) -> Value {
     }
     pods.into_iter()
         .map(|(pod, servers)| {
-            let servers: Vec<Value> = servers.into_iter().map(|server| json!({"server_id": server})).collect();
+            let servers: Vec<Value> =
+                servers.into_iter().map(|server| json!({"server_id": server})).collect();
             json!({"super_pod_id": pod, "server_list": servers})
         })
         .collect()
@@ -177,17 +188,19 @@ fn super_pod_list(ranks: [&RankDevice; 2]) -> Value {
 /// # Errors
 /// [`Code::RejectHandshake`] naming the field.
 pub fn check_rank(rank: &RankDevice) -> Result<()> {
-    let refused = |what: &str| Err(Error::new(Code::RejectHandshake, Stage::Connect, format!("the peer's rank: {what}")));
+    let refused = |what: &str| {
+        Err(Error::new(Code::RejectHandshake, Stage::Connect, format!("the peer's rank: {what}")))
+    };
     if rank.server_id.is_empty() || rank.server_id.len() > SERVER_ID_LIMIT_BYTES {
         return refused("server_id is empty or longer than 64 bytes");
     }
     if rank.version != VERSION_FLAT && rank.version != VERSION_SUPER_POD {
         return refused("version is neither 1.0 nor 1.2");
     }
-    if let Some(ip) = &rank.device_ip {
-        if ip.parse::<IpAddr>().is_err() {
-            return refused("device_ip is no address");
-        }
+    if let Some(ip) = &rank.device_ip
+        && ip.parse::<IpAddr>().is_err()
+    {
+        return refused("device_ip is no address");
     }
     if rank.device_port == Some(0) {
         return refused("device_port is 0");

@@ -77,19 +77,13 @@ impl DeviceMemory {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The region, if it is registered and not being withdrawn, that meets `range`.
+    /// Whether one of these regions is being withdrawn, or is gone.
     #[must_use]
-    pub fn find(&self, range: ByteRange) -> Option<VendorRegion> {
+    pub fn withdrawn(&self, regions: &[ByteRange]) -> bool {
         let set = self.set.lock();
-        set.iter()
-            .find(|(region, held)| region.overlaps(range) && held.holdings.load(Ordering::Relaxed) > 0)
-            .map(|(_, held)| held.region)
-    }
-
-    /// How many regions there are, withdrawn ones included.
-    #[must_use]
-    pub fn region_count(&self) -> usize {
-        self.set.lock().len()
+        regions.iter().any(|region| {
+            set.find_containing(*region).is_none_or(|(_, held)| held.holdings.load(Ordering::Acquire) == 0)
+        })
     }
 }
 
@@ -105,7 +99,6 @@ pub struct Links {
 /// A user range that is registered; give it back with [`release`](Self::release).
 pub struct Holding {
     device: Arc<Device>,
-    range: ByteRange,
     starts: Vec<u64>,
 }
 
@@ -121,13 +114,7 @@ impl Holding {
         let starts = device
             .run(deadline, move || acquire(&on_thread, range, links))
             .map_err(|error| error.device(device.id()).range(range.start(), range.length_bytes()))?;
-        Ok(Self { device: Arc::clone(device), range, starts })
-    }
-
-    /// The range it was made for.
-    #[must_use]
-    pub fn range(&self) -> ByteRange {
-        self.range
+        Ok(Self { device: Arc::clone(device), starts })
     }
 
     /// The device it is registered with.
@@ -144,7 +131,9 @@ impl Holding {
         {
             let set = self.device.memory().set.lock();
             for start in &self.starts {
-                let Some((range, held)) = set.iter().find(|(range, _)| range.start() == *start) else { continue };
+                let Some((range, held)) = set.iter().find(|(range, _)| range.start() == *start) else {
+                    continue;
+                };
                 if held.holdings.fetch_sub(1, Ordering::AcqRel) == 1 {
                     withdrawn.push(range);
                 }
@@ -164,10 +153,9 @@ pub fn wait_gone(device: &Device, regions: &[ByteRange], deadline: Deadline) -> 
     let mut set = memory.set.lock();
     for region in regions {
         // A region that was registered anew meanwhile has a holding, and is not what is waited for.
-        while set
-            .iter()
-            .any(|(range, held)| range.start() == region.start() && held.holdings.load(Ordering::Acquire) == 0)
-        {
+        while set.iter().any(|(range, held)| {
+            range.start() == region.start() && held.holdings.load(Ordering::Acquire) == 0
+        }) {
             if memory.gone.wait_until(&mut set, deadline.at()).timed_out() {
                 return Err(Error::new(
                     Code::Busy,
@@ -333,7 +321,11 @@ fn hold_existing(device: &Device, range: ByteRange, starts: &mut Vec<u64>) -> Re
 }
 
 fn register_pieces(
-    device: &Device, pieces: &[ByteRange], host: bool, hccs: bool, starts: &mut Vec<u64>,
+    device: &Device,
+    pieces: &[ByteRange],
+    host: bool,
+    hccs: bool,
+    starts: &mut Vec<u64>,
 ) -> Result<()> {
     let memory = device.memory();
     for piece in pieces {

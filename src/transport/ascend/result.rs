@@ -43,8 +43,7 @@ const fn of(function: &'static str, code: i32, meaning: &'static str, advice: &'
 const PREPARE: &str = "HcclCommPrepare";
 const PUT: &str = "HcclBatchPut";
 const GET: &str = "HcclBatchGet";
-const CONTAINMENT: &str =
-    "register the whole range in one call on both sides; memory registered after the channel was made needs a new one";
+const CONTAINMENT: &str = "register the whole range in one call on both sides; memory registered after the channel was made needs a new one";
 
 /// The table. Entries for one function stand before the general ones of the same code.
 static TABLE: &[Known] = &[
@@ -53,9 +52,15 @@ static TABLE: &[Known] = &[
     acl(
         107_000,
         "the runtime refused a value",
-        Some("check that the device id is one of ASCEND_RT_VISIBLE_DEVICES and that addresses belong to that device"),
+        Some(
+            "check that the device id is one of ASCEND_RT_VISIBLE_DEVICES and that addresses belong to that device",
+        ),
     ),
-    acl(107_001, "no such device", Some("count the devices with npu-smi info; ids start at 0 after ASCEND_RT_VISIBLE_DEVICES")),
+    acl(
+        107_001,
+        "no such device",
+        Some("count the devices with npu-smi info; ids start at 0 after ASCEND_RT_VISIBLE_DEVICES"),
+    ),
     acl(
         107_002,
         "the calling thread has no device context",
@@ -63,7 +68,11 @@ static TABLE: &[Known] = &[
     ),
     acl(107_003, "a stream of another context was used", None),
     acl(107_019, "a wait ran out", None),
-    acl(107_020, "a task of the device ran out of time", Some("see the vendor's log for the task that timed out")),
+    acl(
+        107_020,
+        "a task of the device ran out of time",
+        Some("see the vendor's log for the task that timed out"),
+    ),
     acl(107_022, "the device's tasks were aborted", None),
     acl(107_023, "the stream was aborted", None),
     acl(200_000, "out of host memory in the vendor's library", None),
@@ -72,7 +81,11 @@ static TABLE: &[Known] = &[
         "this chip, driver or CANN does not have the feature",
         Some("compare the driver (npu-smi info) with the release notes of the installed CANN"),
     ),
-    acl(207_001, "out of device memory", Some("each channel takes about 2 MiB of HBM; leave some to the transfer engine")),
+    acl(
+        207_001,
+        "out of device memory",
+        Some("each channel takes about 2 MiB of HBM; leave some to the transfer engine"),
+    ),
     acl(207_004, "no device", Some("check that /dev/davinci* is visible in this container")),
     acl(207_005, "a resource of the device could not be had", None),
     acl(207_006, "no permission", Some("the process needs to be in the group that owns /dev/davinci*")),
@@ -82,7 +95,11 @@ static TABLE: &[Known] = &[
     acl(207_021, "the two devices have no link of this type", None),
     acl(500_000, "internal error of the vendor's library", None),
     acl(507_000, "internal error of the runtime", None),
-    acl(507_010, "the device's heartbeat is lost", Some("check the device with npu-smi info; it may need a reset")),
+    acl(
+        507_010,
+        "the device's heartbeat is lost",
+        Some("check the device with npu-smi info; it may need a reset"),
+    ),
     acl(507_013, "the device's copy engine failed", None),
     acl(507_046, "waiting for the stream ran out", None),
     acl(507_047, "waiting for the event ran out", None),
@@ -90,11 +107,23 @@ static TABLE: &[Known] = &[
     acl(507_053, "device memory failed", Some("check for ECC errors with npu-smi info -t ecc")),
     acl(507_054, "uncorrectable ECC error in HBM", Some("take the device out of service")),
     acl(507_055, "device memory is suspect", Some("check for ECC errors with npu-smi info -t ecc")),
-    acl(507_056, "the link between the devices failed", Some("check the link with hccn_tool -i N -link -g on both sides")),
-    acl(507_057, "the remote device or its process is suspect", Some("look whether the peer's process is still alive")),
+    acl(
+        507_056,
+        "the link between the devices failed",
+        Some("check the link with hccn_tool -i N -link -g on both sides"),
+    ),
+    acl(
+        507_057,
+        "the remote device or its process is suspect",
+        Some("look whether the peer's process is still alive"),
+    ),
     acl(507_899, "internal error of the driver", Some("see dmesg and the driver's log under /var/log/npu")),
     acl(507_901, "a connection of the device was closed", None),
-    acl(507_904, "a communication task failed after all retries", Some("check the link with hccn_tool -i N -link -g")),
+    acl(
+        507_904,
+        "a communication task failed after all retries",
+        Some("check the link with hccn_tool -i N -link -g"),
+    ),
     acl(
         507_910,
         "the host memory is registered with the device already",
@@ -115,8 +144,18 @@ static TABLE: &[Known] = &[
     ),
     of(PUT, 4, "a range lies in no single registered region", CONTAINMENT),
     of(GET, 4, "a range lies in no single registered region", CONTAINMENT),
-    of(PUT, 6, "the channel is not connected", "the channel to this peer is gone; the next transfer makes a new one"),
-    of(GET, 6, "the channel is not connected", "the channel to this peer is gone; the next transfer makes a new one"),
+    of(
+        PUT,
+        6,
+        "the channel is not connected",
+        "the channel to this peer is gone; the next transfer makes a new one",
+    ),
+    of(
+        GET,
+        6,
+        "the channel is not connected",
+        "the channel to this peer is gone; the next transfer makes a new one",
+    ),
     of(
         PREPARE,
         9,
@@ -142,13 +181,29 @@ static TABLE: &[Known] = &[
     hccl(4, "internal error", None),
     hccl(5, "not supported on this machine", Some("the two NPUs may have neither an HCCS nor a RoCE link")),
     hccl(6, "not found", None),
-    hccl(7, "unavailable for the moment", Some("several processes of the node connect at once; trying again helps")),
+    hccl(
+        7,
+        "unavailable for the moment",
+        Some("several processes of the node connect at once; trying again helps"),
+    ),
     hccl(8, "a system call failed", None),
     hccl(9, "timed out", None),
-    hccl(11, "a TCP connection between the NPUs failed", Some("check the NPU's address in /etc/hccn.conf and hccn_tool -i N -ping -g")),
-    hccl(12, "a RoCE connection failed", Some("check hccn_tool -i N -link -g and the PFC settings of the switch")),
+    hccl(
+        11,
+        "a TCP connection between the NPUs failed",
+        Some("check the NPU's address in /etc/hccn.conf and hccn_tool -i N -ping -g"),
+    ),
+    hccl(
+        12,
+        "a RoCE connection failed",
+        Some("check hccn_tool -i N -link -g and the PFC settings of the switch"),
+    ),
     hccl(13, "a transfer over TCP between the NPUs failed", None),
-    hccl(14, "a RoCE transfer failed", Some("check hccn_tool -i N -link -g and the PFC settings of the switch")),
+    hccl(
+        14,
+        "a RoCE transfer failed",
+        Some("check hccn_tool -i N -link -g and the PFC settings of the switch"),
+    ),
     hccl(15, "the runtime failed", None),
     hccl(16, "the driver failed", None),
     hccl(19, "the network failed", Some("check hccn_tool -i N -link -g")),
@@ -156,7 +211,11 @@ static TABLE: &[Known] = &[
     hccl(21, "the remote side failed", Some("look whether the peer's process is still alive")),
     hccl(22, "the communicator is suspended", None),
     hccl(23, "an operation failed after all retries", None),
-    hccl(24, "out of device memory", Some("each channel takes about 2 MiB of HBM; leave some to the transfer engine")),
+    hccl(
+        24,
+        "out of device memory",
+        Some("each channel takes about 2 MiB of HBM; leave some to the transfer engine"),
+    ),
 ];
 
 fn family(function: &str) -> Family {

@@ -27,7 +27,7 @@ impl Descriptor {
     /// A put or get of bytes; both addresses are those of the processes that own the memory.
     #[must_use]
     pub fn new(local: u64, remote: u64, length_bytes: u64) -> Self {
-        const UINT8: i32 = 7;
+        const UINT8: u32 = 7;
         Self(HcclOneSideOpDesc {
             localAddr: address(local),
             remoteAddr: address(remote),
@@ -72,7 +72,12 @@ impl Runtime {
     /// # Errors
     /// What the vendor says.
     pub fn create_communicator(
-        &self, name: &str, rank_table: &str, rank: u32, traffic_class: Option<u32>, service_level: Option<u32>,
+        &self,
+        name: &str,
+        rank_table: &str,
+        rank: u32,
+        traffic_class: Option<u32>,
+        service_level: Option<u32>,
     ) -> Result<Communicator> {
         let table = CString::new(rank_table)
             .map_err(|_| Error::new(Code::Internal, Stage::Connect, "a rank table with a NUL in it"))?;
@@ -149,7 +154,12 @@ impl Runtime {
     /// # Errors
     /// What the vendor says.
     pub fn batch(
-        &self, put: bool, communicator: Communicator, remote_rank: u32, descriptors: &mut [Descriptor], stream: Stream,
+        &self,
+        put: bool,
+        communicator: Communicator,
+        remote_rank: u32,
+        descriptors: &mut [Descriptor],
+        stream: Stream,
     ) -> Result<()> {
         let count = u32::try_from(descriptors.len())
             .map_err(|_| Error::new(Code::Internal, Stage::Submit, "too many descriptors in one call"))?;

@@ -9,6 +9,7 @@
 //!
 //! Invariants: a handle is made, used and destroyed through one [`Runtime`]; a handle is used only by the object
 //! that owns it.
+#![allow(unsafe_code, reason = "the calls into the vendor's C libraries")]
 
 mod hccl;
 mod runtime;
@@ -93,9 +94,8 @@ impl Runtime {
     fn failure(&self, function: &'static str, code: i32, stage: Stage) -> Error {
         let known = result::lookup(function, code);
         let name = known.map_or("a code this library does not know", |known| known.meaning);
-        let error = Error::new(result::code_of(function, code), stage, format!("{function} failed: {name}")).vendor(
-            Vendor { function, code, text: self.take_text(), plog: Some(result::PLOG.to_owned()) },
-        );
+        let error = Error::new(result::code_of(function, code), stage, format!("{function} failed: {name}"))
+            .vendor(Vendor { function, code, text: self.take_text(), plog: Some(result::PLOG.to_owned()) });
         match known.and_then(|known| known.advice) {
             Some(advice) => error.advice(advice),
             None => error,

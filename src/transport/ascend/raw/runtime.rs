@@ -58,14 +58,15 @@ const STREAM_SYNC_TIMEOUT: i32 = 507_046;
 const EVENT_SYNC_TIMEOUT: i32 = 507_047;
 const WAIT_TIMEOUT: i32 = 107_019;
 const CONTEXT_NULL: i32 = 107_002;
-const LOCATION_DEVICE: i32 = 1;
-const LOCATION_UNREGISTERED: i32 = 2;
+const LOCATION_DEVICE: u32 = 1;
+const LOCATION_UNREGISTERED: u32 = 2;
 const FAST_LAUNCH_AND_SYNC: u32 = 3;
 
 /// The pointer the vendor's prototypes want for an address of user memory, which this crate keeps as a number.
 fn pointer(address: u64) -> Result<*mut c_void> {
     usize::try_from(address).map(|address| address as *mut c_void).map_err(|_| {
-        Error::new(Code::InvalidArgument, Stage::Submit, "the address does not fit this machine").range(address, 0)
+        Error::new(Code::InvalidArgument, Stage::Submit, "the address does not fit this machine")
+            .range(address, 0)
     })
 }
 
@@ -115,7 +116,8 @@ impl Runtime {
     /// # Errors
     /// What the vendor says; [`Code::LibraryUnavailable`] when neither way of asking is there.
     pub fn physical_device(&self, device: i32) -> Result<u32> {
-        let negative = || Error::new(Code::DeviceNotFound, Stage::Configure, "negative device id").device(device);
+        let negative =
+            || Error::new(Code::DeviceNotFound, Stage::Configure, "negative device id").device(device);
         if self.cann.acl.aclrtGetPhyDevIdByLogicDevId.is_some() {
             let mut physical = 0;
             vendor!(self, acl.aclrtGetPhyDevIdByLogicDevId, Stage::Configure, (device, &raw mut physical))?;
@@ -205,7 +207,11 @@ impl Runtime {
         match vendor!(self, acl.aclrtGetCurrentContext, Stage::Connect, (&raw mut context)) {
             Ok(()) if context.is_null() => Ok(None),
             Ok(()) => Ok(Some(Context(context as usize))),
-            Err(error) if error.record().vendor.as_ref().is_some_and(|vendor| vendor.code == CONTEXT_NULL) => Ok(None),
+            Err(error)
+                if error.record().vendor.as_ref().is_some_and(|vendor| vendor.code == CONTEXT_NULL) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -347,7 +353,12 @@ impl Runtime {
     /// # Errors
     /// What the vendor says.
     pub fn copy_async(
-        &self, target: u64, source: u64, length_bytes: u64, kind: CopyKind, stream: Stream,
+        &self,
+        target: u64,
+        source: u64,
+        length_bytes: u64,
+        kind: CopyKind,
+        stream: Stream,
     ) -> Result<()> {
         let length = size(length_bytes)?;
         let kind = match kind {
@@ -359,14 +370,7 @@ impl Runtime {
             self,
             acl.aclrtMemcpyAsync,
             Stage::Execute,
-            (
-                pointer(target)?,
-                length,
-                pointer(source)?.cast_const(),
-                length,
-                kind,
-                stream.0 as *mut c_void
-            )
+            (pointer(target)?, length, pointer(source)?.cast_const(), length, kind, stream.0 as *mut c_void)
         )
     }
 
