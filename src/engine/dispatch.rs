@@ -1,0 +1,281 @@
+//! From groups of blocks to jobs of a transport.
+//!
+//! A group whose peer is ready and whose remote memory is known is dispatched on the caller's thread. Whatever
+//! needs a word from the peer first (connecting, refreshing its descriptor) goes to the peer's own thread, so
+//! that it delays nobody else. Refreshing happens at most once a group: a range that a fresh descriptor does not
+//! publish is an error of its tasks.
+
+use std::sync::Arc;
+
+use super::remote::{Link, Remote, foreign};
+use super::{Shared, process};
+use crate::batch::Submission;
+use crate::deadline::Deadline;
+use crate::endpoint::Endpoint;
+use crate::error::{Code, Error, Result, Stage};
+use crate::memory::ByteRange;
+use crate::peer::Peer;
+use crate::plan::{Block, Direction, Groups, NoBorder, coalesce};
+use crate::registry::{Pin, Registry};
+use crate::segment::{LOCAL_SEGMENT, Ours, Segment, SegmentDescriptor};
+use crate::transport::Job;
+
+/// Blocks of one submission with the same target, direction and local device.
+pub(super) struct Group {
+    /// The target.
+    pub(super) segment: Arc<Segment>,
+    /// Read or write.
+    pub(super) direction: Direction,
+    /// The device of the local memory; `None` for host memory.
+    pub(super) local_device: Option<i32>,
+    /// What to move; never empty.
+    pub(super) blocks: Vec<Block>,
+    /// The local regions.
+    pub(super) pins: Vec<Pin>,
+    /// Who is told.
+    pub(super) submission: Arc<Submission>,
+}
+
+impl Group {
+    fn fail(&self, error: &Error) {
+        let error = error.clone().peer(&self.segment.name);
+        for block in &self.blocks {
+            self.submission.task_failed(block.task, &error);
+        }
+    }
+}
+
+impl Shared {
+    /// Sends a group on its way; never blocks on the peer.
+    pub(super) fn dispatch(self: &Arc<Self>, group: Group) {
+        if group.segment.id == LOCAL_SEGMENT {
+            if let Some(rest) = self.resolve(group, &Link::SameProcess(Arc::downgrade(self))) {
+                self.refuse_unpublished(&rest);
+            }
+            return;
+        }
+        let peer = self.peer(&group.segment);
+        let group = match peer.ready() {
+            Some(link) => match self.resolve(group, &link) {
+                Some(rest) => rest,
+                None => return,
+            },
+            None => group,
+        };
+        // The item is dropped unrun when the queue is full or closed: then the submission fails what is left.
+        let submission = Arc::clone(&group.submission);
+        let shared = Arc::clone(self);
+        let on_peer = Arc::clone(&peer);
+        let queued = peer.worker().push(Box::new(move || shared.dispatch_slowly(&on_peer, group)));
+        if let Err(error) = queued {
+            submission.fail_rest(&error.peer(peer.name()));
+        }
+    }
+
+    /// The peer's thread: connect, resolve, refresh once, resolve again.
+    fn dispatch_slowly(self: &Arc<Self>, peer: &Arc<Peer<Link>>, group: Group) {
+        let deadline = group.submission.deadline();
+        if let Some(stop) = group.submission.must_stop() {
+            group.fail(&Error::new(
+                stop.code(),
+                Stage::Connect,
+                "the request was over before its turn at the peer came",
+            ));
+            return;
+        }
+        let link = match self.link(peer, &group.segment, deadline) {
+            Ok(link) => link,
+            Err(error) => return group.fail(&error),
+        };
+        let Some(rest) = self.resolve(group, &link) else { return };
+        let link = match self.refresh(peer, &rest.segment, deadline) {
+            Ok(link) => link,
+            Err(error) => return rest.fail(&error),
+        };
+        if let Some(rest) = self.resolve(rest, &link) {
+            self.refuse_unpublished(&rest);
+        }
+    }
+
+    /// The peer's state object, made at the first use of the segment.
+    pub(super) fn peer(&self, segment: &Segment) -> Arc<Peer<Link>> {
+        if let Some(peer) = self.peers.read().get(&segment.id) {
+            return Arc::clone(peer);
+        }
+        let mut peers = self.peers.write();
+        Arc::clone(peers.entry(segment.id).or_insert_with(|| Arc::new(Peer::new(&segment.name))))
+    }
+
+    /// The link to a peer; connects when there is none.
+    fn link(&self, peer: &Peer<Link>, segment: &Segment, deadline: Deadline) -> Result<Link> {
+        peer.link(deadline, || self.connect(segment, deadline))
+    }
+
+    /// Makes a link from the cached descriptor, and once more from a fresh one when that names a process that
+    /// is gone.
+    fn connect(&self, segment: &Segment, deadline: Deadline) -> Result<Link> {
+        let deadline = deadline.sooner(Deadline::after(self.config.ascend_connect_timeout));
+        let cached = segment.descriptor();
+        match self.connect_by(&cached, deadline) {
+            Err(error) if matches!(error.code(), Code::StaleIncarnation | Code::Socket | Code::Timeout) => {
+                let fresh = self.fetch(segment, deadline).map_err(|_| error.clone())?;
+                if fresh.ours == cached.ours {
+                    return Err(error);
+                }
+                self.connect_by(&fresh, deadline)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn connect_by(&self, descriptor: &SegmentDescriptor, deadline: Deadline) -> Result<Link> {
+        let Some(ours) = &descriptor.ours else { return Err(foreign(descriptor)) };
+        let Ours { incarnation, control_port, .. } = ours;
+        if let Some(engine) = process::find(incarnation) {
+            return Ok(Link::SameProcess(Arc::downgrade(&engine)));
+        }
+        let host = descriptor.name.parse::<Endpoint>()?.host;
+        let control = self
+            .control
+            .get()
+            .ok_or_else(|| Error::new(Code::Internal, Stage::Connect, "the control listener does not run"))?;
+        let connection = control.connect(&host, *control_port, incarnation, deadline)?;
+        Ok(Link::Remote(Remote::new(incarnation.clone(), connection, descriptor)))
+    }
+
+    /// Fetches the peer's descriptor anew and brings the link up to date with it.
+    fn refresh(&self, peer: &Peer<Link>, segment: &Segment, deadline: Deadline) -> Result<Link> {
+        let descriptor = self.fetch(segment, deadline)?;
+        self.update_link(peer, segment, &descriptor);
+        self.link(peer, segment, deadline)
+    }
+
+    /// Takes a newer descriptor over into a ready link, or drops the link when it names another process.
+    pub(super) fn update_link(&self, peer: &Peer<Link>, segment: &Segment, descriptor: &SegmentDescriptor) {
+        let Some(link) = peer.ready() else { return };
+        let incarnation = descriptor.ours.as_ref().map(|ours| &ours.incarnation);
+        match &link {
+            Link::Remote(remote) if incarnation == Some(&remote.incarnation) => remote.refresh(descriptor),
+            Link::SameProcess(engine)
+                if engine.upgrade().is_some_and(|engine| incarnation == Some(&engine.incarnation)) => {}
+            _ => {
+                let error = Error::new(
+                    Code::StaleIncarnation,
+                    Stage::Resolve,
+                    "another process has taken the peer's name",
+                )
+                .peer(&segment.name);
+                peer.lost(&error, |current| current.is(&link));
+            }
+        }
+    }
+
+    /// Fetches a descriptor and caches it.
+    pub(super) fn fetch(&self, segment: &Segment, deadline: Deadline) -> Result<Arc<SegmentDescriptor>> {
+        let descriptor = Arc::new(self.metadata.fetch(&segment.name, deadline)?);
+        self.segments.replace(segment.id, Arc::clone(&descriptor));
+        Ok(descriptor)
+    }
+
+    /// Starts what the link lets us reach; gives back the blocks whose remote range is not published.
+    fn resolve(self: &Arc<Self>, group: Group, link: &Link) -> Option<Group> {
+        match link {
+            Link::SameProcess(engine) => {
+                let Some(engine) = engine.upgrade() else {
+                    group.fail(&Error::new(Code::Endpoint, Stage::Submit, "the peer engine was destroyed"));
+                    return None;
+                };
+                let registry = &engine.registry;
+                // A refused job is finished as failed by the transport.
+                self.start(group, registry, |job| drop(self.local.submit(job)))
+            }
+            Link::Remote(remote) => self.start(group, &remote.memory, |job| self.send(job, remote)),
+        }
+    }
+
+    /// Splits a group by remote device, pins the remote memory and hands over one job a device.
+    fn start(&self, group: Group, registry: &Registry, submit: impl Fn(Job)) -> Option<Group> {
+        let Group { segment, direction, local_device, blocks, pins, submission } = group;
+        let expected = blocks.len();
+        let mut groups: Groups<Option<i32>> = Groups::new();
+        let mut unpublished = Vec::new();
+        let mut resolver = registry.resolver();
+        for block in blocks {
+            let range = ByteRange::checked(block.remote, block.length_bytes);
+            match range.and_then(|range| resolver.resolve(range)) {
+                Some(region) => groups.add(region.kind().device(), block, expected),
+                None => unpublished.push(block),
+            }
+        }
+        let mut all_pins = resolver.into_pins();
+        all_pins.extend(pins.iter().cloned());
+        let peer: Arc<str> = Arc::from(segment.name.as_str());
+        let mut jobs = Vec::with_capacity(groups.len());
+        for (remote_device, blocks) in groups {
+            let mut extents = Vec::with_capacity(blocks.len());
+            if let Err(error) = coalesce(&blocks, &mut NoBorder, &mut NoBorder, &mut extents) {
+                for block in &blocks {
+                    submission.task_failed(block.task, &error);
+                }
+                continue;
+            }
+            jobs.push(Job {
+                direction,
+                extents,
+                submission: Arc::clone(&submission),
+                pins: all_pins.clone(),
+                deadline: submission.deadline(),
+                local_device,
+                remote_device,
+                peer: Arc::clone(&peer),
+            });
+        }
+        let rest = (!unpublished.is_empty()).then(|| Group {
+            segment,
+            direction,
+            local_device,
+            blocks: unpublished,
+            pins: pins.clone(),
+            submission,
+        });
+        // From here on the jobs alone hold the memory, so that it is free when their tasks are over.
+        drop((pins, all_pins));
+        jobs.into_iter().for_each(submit);
+        rest
+    }
+
+    /// Picks the transport for a job to another process.
+    fn send(&self, job: Job, remote: &Arc<Remote>) {
+        if job.local_device.is_none() && job.remote_device.is_none() {
+            let error = Error::new(
+                Code::NotSupportedTransport,
+                Stage::Submit,
+                "both sides are host memory, and no host transport is offered yet",
+            )
+            .peer(&*job.peer);
+            return job.submission.extents_failed(&job.extents, &error);
+        }
+        match self.npu() {
+            // A refused job is finished as failed by the transport.
+            Ok(ascend) => drop(ascend.submit(job, &remote.connection)),
+            Err(error) => {
+                let error = error.peer(&*job.peer);
+                job.submission.extents_failed(&job.extents, &error);
+            }
+        }
+    }
+
+    fn refuse_unpublished(&self, group: &Group) {
+        for block in &group.blocks {
+            let error = Error::new(
+                Code::AddressNotRegistered,
+                Stage::Submit,
+                "the remote range lies in no single buffer that the peer has registered",
+            )
+            .peer(&group.segment.name)
+            .range(block.remote, block.length_bytes)
+            .advice("register the buffer at the peer, and check the address and length");
+            group.submission.task_failed(block.task, &error);
+        }
+    }
+}

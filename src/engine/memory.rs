@@ -1,0 +1,161 @@
+//! Registering and withdrawing memory.
+
+use std::sync::Arc;
+
+use super::{Engine, Shared};
+use crate::deadline::Deadline;
+use crate::error::{Code, Error, Result, Stage};
+use crate::memory::{ByteRange, Location, MemoryKind};
+use crate::transport::ascend::Ascend;
+
+impl Engine {
+    /// Registers `length_bytes` at `address`; `location` is `cpu:N`, `npu:N` or `*` (found out from the address).
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] for no bytes or an unknown location, [`Code::AddressOverlapped`],
+    /// [`Code::Vendor`] when the vendor refuses; nothing is registered then.
+    pub fn register(&self, address: u64, length_bytes: u64, location: &str) -> Result<()> {
+        self.register_batch(&[(address, length_bytes)], location)
+    }
+
+    /// Registers several ranges, all or none.
+    ///
+    /// # Errors
+    /// As [`Engine::register`].
+    pub fn register_batch(&self, buffers: &[(u64, u64)], location: &str) -> Result<()> {
+        let shared = &self.shared;
+        shared.check_usable()?;
+        let location: Location = location.parse()?;
+        let mut ranges = Vec::with_capacity(buffers.len());
+        for &(address, length_bytes) in buffers {
+            let range = ByteRange::new(address, length_bytes)?;
+            if address == 0 || range.is_empty() {
+                return Err(Error::new(
+                    Code::InvalidArgument,
+                    Stage::Register,
+                    "a buffer needs an address and a length above 0",
+                )
+                .range(address, length_bytes));
+            }
+            let kind = shared.classify(range, location)?;
+            ranges.push((range, Location::of(kind), kind));
+        }
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let registration = shared.registry.reserve(&ranges)?;
+        let mut undo = Undo { shared, done: Vec::new() };
+        for &(range, _, kind) in &ranges {
+            if let MemoryKind::Device(device) = kind {
+                let ascend = shared.npu()?;
+                ascend.register(range, kind, device)?;
+                undo.done.push((ascend, range, device));
+            }
+        }
+        undo.done.clear();
+        registration.commit();
+        shared.publish(shared.metadata_deadline())
+    }
+
+    /// Withdraws the range that was registered at `address`: peers of ours are told and stop first.
+    ///
+    /// # Errors
+    /// [`Code::AddressNotRegistered`]; [`Code::Busy`] while transfers, ours or a peer's, use the range, which
+    /// then stays registered.
+    pub fn unregister(&self, address: u64) -> Result<()> {
+        let shared = &self.shared;
+        shared.check_usable()?;
+        shared.unregister(address)?;
+        shared.publish(shared.metadata_deadline())
+    }
+
+    /// Withdraws several ranges; goes on after an error and returns the first.
+    ///
+    /// # Errors
+    /// As [`Engine::unregister`].
+    pub fn unregister_batch(&self, addresses: &[u64]) -> Result<()> {
+        let shared = &self.shared;
+        shared.check_usable()?;
+        let mut first = Ok(());
+        for &address in addresses {
+            let outcome = shared.unregister(address);
+            if first.is_ok() {
+                first = outcome;
+            }
+        }
+        first.and(shared.publish(shared.metadata_deadline()))
+    }
+}
+
+/// Takes vendor registrations back when a list fails half-way.
+struct Undo<'a> {
+    shared: &'a Shared,
+    done: Vec<(Arc<Ascend>, ByteRange, i32)>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        for (ascend, range, device) in self.done.drain(..).rev() {
+            if let Err(error) = ascend.unregister(range, device, self.shared.metadata_deadline()) {
+                log::warn!("{}: taking back a registration: {error}", self.shared.name);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// What memory a range is. A stated location is checked against the address where that is possible.
+    fn classify(&self, range: ByteRange, location: Location) -> Result<MemoryKind> {
+        match location {
+            Location::Cpu(_) => Ok(MemoryKind::Host),
+            Location::Npu(stated) => {
+                let ascend = self.npu()?;
+                match ascend.classify(range.start())? {
+                    kind @ MemoryKind::Device(_) => Ok(kind),
+                    MemoryKind::Host => Err(Error::new(
+                        Code::InvalidArgument,
+                        Stage::Register,
+                        format!("the location says npu:{}, but the address is host memory", number(stated)),
+                    )
+                    .range(range.start(), range.length_bytes())
+                    .advice("register host memory with location \"cpu:0\" or \"*\"")),
+                }
+            }
+            // A machine without CANN has no device memory.
+            Location::Any => match self.npu() {
+                Ok(ascend) => ascend.classify(range.start()),
+                Err(error) => {
+                    log::debug!("taking {range} for host memory: {error}");
+                    Ok(MemoryKind::Host)
+                }
+            },
+        }
+    }
+
+    fn unregister(&self, address: u64) -> Result<()> {
+        let removal = self.registry.begin_remove(address)?;
+        let (range, kind) = (removal.region().range(), removal.region().kind());
+        let deadline = self.metadata_deadline();
+        self.withdraw_at_peers(range, deadline)?;
+        if let MemoryKind::Device(device) = kind {
+            if let Some(ascend) = self.npu.opened() {
+                // Nothing of ours or a peer's uses the range any more; a channel that will not end keeps only its
+                // binding, which goes when the channel does.
+                if let Err(error) = ascend.unregister(range, device, deadline) {
+                    log::warn!("{error}");
+                }
+            }
+        }
+        removal.commit();
+        Ok(())
+    }
+
+    /// The time a metadata exchange or a withdrawal may take.
+    pub(super) fn metadata_deadline(&self) -> Deadline {
+        Deadline::after(self.config.handshake_connect_timeout)
+    }
+}
+
+fn number(stated: Option<u32>) -> String {
+    stated.map_or_else(|| "?".to_owned(), |number| number.to_string())
+}

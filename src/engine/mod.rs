@@ -1,0 +1,366 @@
+//! The engine: the façade that owns everything below it.
+//!
+//! One engine is one segment: a name peers open, registered memory, and transfers to and from other segments.
+//! The parts stand in their own files: `memory` (register, unregister), `segments` (open, refresh, probe, notes),
+//! `submit` (from requests to jobs), `dispatch` (from blocks to a transport), `passive` (what peers ask of us),
+//! `npu` (opening the vendor's libraries on first use), `process` (the engines of this process).
+//!
+//! Invariants: nothing is opened at creation but our own listeners; CANN is opened on the first use of an NPU.
+//! No call waits without a deadline. After [`Engine::close`], or in a child after `fork`, every call answers
+//! [`Code::StaleHandle`].
+
+mod dispatch;
+mod memory;
+mod npu;
+mod passive;
+mod process;
+mod remote;
+mod segments;
+mod submit;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::batch::{BatchTable, MAX_BATCHES};
+use crate::config::Config;
+use crate::control::Control;
+use crate::deadline::Deadline;
+use crate::endpoint::{Endpoint, Incarnation};
+use crate::error::{Code, Error, Result, Stage};
+use crate::handshake::Listener;
+use crate::metadata::{self, Metadata};
+use crate::notify::NoteQueue;
+use crate::peer::Peer;
+use crate::registry::Registry;
+use crate::segment::{SegmentId, SegmentTable};
+use crate::topology::{Links, Topology};
+use crate::transport::local::Local;
+
+pub use crate::batch::TaskStatus;
+pub use crate::notify::Note;
+pub use crate::plan::Direction;
+pub use submit::TransferFailure;
+
+use npu::Npu;
+use remote::Link;
+
+/// How long [`Engine::close`] waits for what is in flight before it takes it down.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// Where Linux lists the memory nodes.
+const NODE_ROOT: &str = "/sys/devices/system/node";
+
+/// What an engine is made from.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The metadata connection string; `P2PHANDSHAKE` for the built-in one.
+    pub metadata: String,
+    /// `host`, `host:port` or `host:port:npu_N`; peer-to-peer metadata keeps the host and chooses the port.
+    pub local_name: String,
+    /// The device (the id `aclrtSetDevice` takes) for memory whose location does not say; the calling thread's
+    /// current one when `None`.
+    pub device: Option<i32>,
+    /// Read the machine's topology at creation.
+    pub auto_discover: bool,
+    /// All settings.
+    pub config: Config,
+}
+
+/// One request of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Read from the peer or write to it.
+    pub direction: Direction,
+    /// Address in this process.
+    pub local: u64,
+    /// The peer's segment id; 0 is this engine itself.
+    pub segment: i32,
+    /// Address in the peer.
+    pub remote: u64,
+    /// Number of bytes; none is allowed and completes at once.
+    pub length_bytes: u64,
+}
+
+/// A transport, as [`Engine::install_transport`] names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransportKind {
+    /// NPU memory, by the vendor's one-sided calls.
+    Ascend,
+}
+
+/// What a poll of one task gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskState {
+    /// Waiting, completed or failed.
+    pub status: TaskStatus,
+    /// Bytes that have arrived.
+    pub transferred_bytes: u64,
+}
+
+/// Everything an engine is, shared with its threads.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) incarnation: Incarnation,
+    /// `host:port` as peers open it.
+    name: String,
+    host: String,
+    npu_hint: Option<u32>,
+    device: Option<i32>,
+    metadata: Box<dyn Metadata>,
+    pub(crate) registry: Registry,
+    segments: SegmentTable,
+    batches: BatchTable,
+    notes: NoteQueue,
+    peers: RwLock<HashMap<SegmentId, Arc<Peer<Link>>>>,
+    listener: Mutex<Option<Listener>>,
+    control: OnceLock<Control>,
+    npu: Npu,
+    local: Local,
+    topology: Mutex<Topology>,
+    closed: AtomicBool,
+    /// The process that made the engine; a child after `fork` has none of its threads.
+    pid: u32,
+}
+
+/// The façade; see the module.
+pub struct Engine {
+    shared: Arc<Shared>,
+    rpc_port: u16,
+}
+
+impl Engine {
+    /// Makes an engine and starts its listeners.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] for a name that cannot be parsed, [`Code::NotImplemented`] for a metadata
+    /// service that is not offered, [`Code::Socket`] when no port of the range is free.
+    pub fn new(options: EngineOptions) -> Result<Arc<Self>> {
+        let EngineOptions { metadata, local_name, device, auto_discover, config } = options;
+        let endpoint: Endpoint = local_name.parse()?;
+        let incarnation = Incarnation::new(config.boot_id.as_deref())?;
+        let metadata = metadata::connect(&metadata, &config)?;
+        let binding = Listener::bind(&config)?;
+        let rpc_port = binding.port();
+        let name = endpoint.with_port(rpc_port).session();
+        let mut topology = Topology::default();
+        if auto_discover {
+            topology = Topology::discover(Path::new(NODE_ROOT));
+        }
+        let shared = Arc::new(Shared {
+            registry: Registry::new(),
+            segments: SegmentTable::new(&name),
+            batches: BatchTable::new(MAX_BATCHES),
+            notes: NoteQueue::new(config.max_notes),
+            peers: RwLock::default(),
+            listener: Mutex::new(None),
+            control: OnceLock::new(),
+            npu: Npu::default(),
+            local: Local::start(&config),
+            topology: Mutex::new(topology),
+            closed: AtomicBool::new(false),
+            pid: std::process::id(),
+            host: endpoint.host.clone(),
+            npu_hint: endpoint.npu,
+            device,
+            metadata,
+            incarnation,
+            name,
+            config,
+        });
+        let handler = Arc::new(passive::Passive::new(Arc::downgrade(&shared)));
+        let control = Control::start(
+            &shared.config,
+            shared.incarnation.clone(),
+            &shared.name,
+            Arc::clone(&handler) as Arc<dyn crate::control::Handler>,
+        )?;
+        // Nobody but this function sets it, so it cannot be set already.
+        let _ = shared.control.set(control);
+        *shared.listener.lock() = Some(binding.serve(handler)?);
+        process::enter(&shared);
+        let engine = Arc::new(Self { shared, rpc_port });
+        engine.shared.publish(Deadline::after(engine.shared.config.handshake_connect_timeout))?;
+        log::info!(
+            "engine {} listens: handshake port {rpc_port}, control port {}",
+            engine.shared.name,
+            engine.shared.control_port()
+        );
+        Ok(engine)
+    }
+
+    /// The segment name: `host:port`, an IPv6 host in brackets.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Host and handshake port, apart.
+    #[must_use]
+    pub fn host_and_port(&self) -> (String, u16) {
+        (self.shared.host.clone(), self.rpc_port)
+    }
+
+    /// The handshake port.
+    #[must_use]
+    pub fn rpc_port(&self) -> u16 {
+        self.rpc_port
+    }
+
+    /// Makes a transport usable now rather than at its first use; a second call gives the same answer.
+    ///
+    /// # Errors
+    /// [`Code::NotSupportedTransport`] for a name that is not offered, [`Code::MalformedJson`] for a priority
+    /// matrix that cannot be parsed, [`Code::LibraryUnavailable`] when CANN is not there.
+    pub fn install_transport(&self, protocol: &str, priority_matrix: Option<&str>) -> Result<TransportKind> {
+        self.shared.check_usable()?;
+        if let Some(text) = priority_matrix {
+            let topology = Topology::parse(text)?;
+            *self.shared.topology.lock() = topology;
+        }
+        match protocol {
+            "ascend" => self.shared.npu().map(|_| TransportKind::Ascend),
+            other => Err(Error::new(
+                Code::NotSupportedTransport,
+                Stage::Configure,
+                format!("transport \"{}\" is not offered", other.escape_default()),
+            )
+            .advice("\"ascend\" is")),
+        }
+    }
+
+    /// Makes a batch with room for `capacity` requests; none is legal.
+    ///
+    /// # Errors
+    /// [`Code::TooManyRequests`] beyond the limits of [`crate::batch`].
+    pub fn allocate_batch(&self, capacity: usize) -> Result<u64> {
+        self.shared.check_usable()?;
+        let asked = u32::try_from(capacity).ok().filter(|_| capacity <= self.shared.config.max_batch);
+        let capacity = asked.ok_or_else(|| {
+            Error::new(
+                Code::TooManyRequests,
+                Stage::Submit,
+                format!(
+                    "a batch of {capacity} requests exceeds the limit of {}",
+                    self.shared.config.max_batch
+                ),
+            )
+            .advice("split the batch, or raise MOONCAKE_TRANSFER_MAX_BATCH")
+        })?;
+        self.shared.batches.allocate(capacity).map(|id| id.raw())
+    }
+
+    /// Reads the machine's memory nodes again.
+    ///
+    /// # Errors
+    /// [`Code::StaleHandle`] after close.
+    pub fn discover_topology(&self) -> Result<()> {
+        self.shared.check_usable()?;
+        *self.shared.topology.lock() = Topology::discover(Path::new(NODE_ROOT));
+        Ok(())
+    }
+
+    /// The topology as upstream prints it.
+    #[must_use]
+    pub fn topology_json(&self) -> String {
+        self.shared.links().topology.to_json().to_string()
+    }
+
+    /// The links of this engine, as JSON or for people.
+    #[must_use]
+    pub fn links(&self, json: bool) -> String {
+        let links = self.shared.links();
+        if json { links.to_json().to_string() } else { links.to_text() }
+    }
+
+    /// Ends the engine: waits a moment for what is in flight, makes the rest quiet, and stops every thread.
+    /// A second call does nothing.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// Refuses use after close and after `fork`.
+    fn check_usable(&self) -> Result<()> {
+        if self.pid != std::process::id() {
+            return Err(Error::new(
+                Code::StaleHandle,
+                Stage::Configure,
+                format!("this engine belongs to process {}, which forked this one", self.pid),
+            )
+            .advice("make a new engine in the child"));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(Code::StaleHandle, Stage::Configure, "the engine is closed"));
+        }
+        Ok(())
+    }
+
+    fn control_port(&self) -> u16 {
+        self.control.get().map_or(0, Control::port)
+    }
+
+    fn links(&self) -> Links {
+        let mut topology = self.topology.lock().clone();
+        let npus = self.npu_links();
+        for npu in &npus {
+            topology.add_location(format!("npu:{}", npu.device));
+        }
+        Links { topology, npus }
+    }
+
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) || self.pid != std::process::id() {
+            return;
+        }
+        process::leave(&self.incarnation);
+        let deadline = Deadline::after(CLOSE_GRACE);
+        // Notes of finished batches and refused submissions leave first; then nothing new can start.
+        let peers: Vec<_> = self.peers.write().drain().map(|(_, peer)| peer).collect();
+        for peer in &peers {
+            if !peer.worker().close(deadline) {
+                log::warn!("closing while work for {} does not end", peer.name());
+            }
+        }
+        for batch in self.batches.clear() {
+            batch.stop(crate::batch::Stop::Cancelled);
+        }
+        if let Some(listener) = self.listener.lock().take() {
+            listener.shutdown();
+        }
+        if let Err(error) = self.metadata.withdraw(&self.name, deadline) {
+            log::warn!("{error}");
+        }
+        if let Err(error) = self.local.shutdown(deadline) {
+            log::warn!("closing engine {}: {error}", self.name);
+        }
+        if let Some(ascend) = self.npu.take() {
+            if let Err(error) = ascend.shutdown(Deadline::after(CLOSE_GRACE)) {
+                log::warn!("closing engine {}: {error}", self.name);
+            }
+        }
+        if let Some(control) = self.control.get() {
+            control.shutdown();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A weak reference to an engine, for callbacks that must not keep it alive.
+pub(crate) type WeakShared = Weak<Shared>;

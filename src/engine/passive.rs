@@ -1,0 +1,137 @@
+//! What peers ask of us: descriptors, notes and probes on the handshake port, channels and withdrawals on the
+//! control connection.
+//!
+//! Holds the engine weakly: the listeners' threads must not keep an engine alive that its owner has dropped.
+
+use std::sync::Arc;
+
+use super::remote::Link;
+use super::{Shared, WeakShared};
+use crate::control::{Connection, Handler, Message};
+use crate::deadline::Deadline;
+use crate::endpoint::Incarnation;
+use crate::error::{Code, Error, Result, Stage};
+use crate::handshake::Responder;
+use crate::memory::ByteRange;
+use crate::notify::Note;
+
+/// The callbacks of the listeners.
+pub(super) struct Passive(WeakShared);
+
+impl Passive {
+    pub(super) fn new(engine: WeakShared) -> Self {
+        Self(engine)
+    }
+
+    fn engine(&self) -> Result<Arc<Shared>> {
+        self.0
+            .upgrade()
+            .ok_or_else(|| Error::new(Code::StaleHandle, Stage::Handshake, "the engine is being closed"))
+    }
+}
+
+impl Responder for Passive {
+    fn descriptor(&self) -> Vec<u8> {
+        // Upstream answers `null` while it has no segment; so do we while we go away.
+        self.engine().map_or_else(|_| b"null\n".to_vec(), |engine| engine.descriptor().encode())
+    }
+
+    fn notify(&self, note: Note) -> Result<()> {
+        self.engine()?.notes.push(note)
+    }
+}
+
+impl Handler for Passive {
+    fn request(&self, from: &Arc<Connection>, message: Message) -> Result<Message> {
+        let engine = self.engine()?;
+        match message {
+            Message::Ping => Ok(Message::Pong),
+            Message::Withdraw { ranges, .. } => {
+                engine.withdraw_remote(&from.peer().incarnation, &ranges)?;
+                Ok(Message::Withdrawn)
+            }
+            message => engine.npu()?.message(from, message).unwrap_or_else(|| {
+                Err(Error::new(Code::NotImplemented, Stage::Connect, "the message is not a request we serve"))
+            }),
+        }
+    }
+
+    fn lost(&self, peer: &Incarnation, why: &Error) {
+        if let Ok(engine) = self.engine() {
+            engine.peer_lost(peer, why);
+        }
+    }
+}
+
+impl Shared {
+    /// A peer withdraws memory: wait for our transfers to it, then forget it and tell the transport.
+    fn withdraw_remote(&self, incarnation: &Incarnation, ranges: &[(u64, u64)]) -> Result<()> {
+        let deadline = self.withdraw_deadline();
+        for peer in self.peers_of(incarnation) {
+            if let Some(Link::Remote(remote)) = peer.ready() {
+                remote.withdraw(ranges, deadline)?;
+            }
+        }
+        if let Some(ascend) = self.npu.opened() {
+            let ranges: Vec<ByteRange> = ranges
+                .iter()
+                .filter_map(|&(start, length_bytes)| ByteRange::checked(start, length_bytes))
+                .collect();
+            ascend.withdraw(incarnation, &ranges, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Withdraws a range of ours at every connected peer, and waits until each has stopped using it.
+    ///
+    /// A peer that does not answer in time is cut off: its connection and channels go, so that it has nothing
+    /// left to reach us by.
+    pub(super) fn withdraw_at_peers(&self, range: ByteRange, deadline: Deadline) -> Result<()> {
+        let Some(control) = self.control.get() else { return Ok(()) };
+        for connection in control.connections() {
+            let message = Message::Withdraw {
+                ranges: vec![(range.start(), range.length_bytes())],
+                epoch: self.registry.epoch(),
+            };
+            match connection.request(message, deadline) {
+                Ok(_) => {}
+                Err(error) if error.code() == Code::Busy => {
+                    return Err(error.peer(&connection.peer().segment));
+                }
+                Err(error) => {
+                    log::warn!("cutting off a peer that did not confirm a withdrawal: {error}");
+                    connection.close();
+                    self.peer_lost(&connection.peer().incarnation, &error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The control connection to a process is gone.
+    fn peer_lost(&self, incarnation: &Incarnation, why: &Error) {
+        for peer in self.peers_of(incarnation) {
+            peer.lost(why, |link| matches!(link, Link::Remote(remote) if remote.incarnation == *incarnation));
+        }
+        if let Some(ascend) = self.npu.opened() {
+            ascend.peer_lost(incarnation, why);
+        }
+    }
+
+    fn peers_of(&self, incarnation: &Incarnation) -> Vec<Arc<crate::peer::Peer<Link>>> {
+        let peers = self.peers.read();
+        peers
+            .values()
+            .filter(|peer| {
+                matches!(peer.ready(), Some(Link::Remote(remote)) if remote.incarnation == *incarnation)
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// How long a peer waits for its own transfers before it answers a withdrawal with "busy": half the time
+    /// the asking side waits for the answer.
+    fn withdraw_deadline(&self) -> Deadline {
+        Deadline::after(self.config.handshake_connect_timeout / 2)
+    }
+}

@@ -1,0 +1,132 @@
+//! What one peer process lets us reach: its memory, and how we reach it.
+//!
+//! The peer's published buffers are held in a [`Registry`] of their own, so that transfers pin remote memory as
+//! they pin local memory: when the peer withdraws a range, "nothing of ours touches it" is the same question as
+//! for a range of our own, and has the same answer.
+
+use std::sync::{Arc, Weak};
+
+use super::Shared;
+use crate::control::Connection;
+use crate::deadline::Deadline;
+use crate::endpoint::Incarnation;
+use crate::error::{Code, Error, Result, Stage};
+use crate::memory::{ByteRange, Location, MemoryKind};
+use crate::registry::Registry;
+use crate::segment::{BufferDescriptor, SegmentDescriptor};
+
+/// How often a withdrawal looks whether our transfers are over.
+const WITHDRAW_POLL: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// How a ready peer is used.
+#[derive(Clone)]
+pub(super) enum Link {
+    /// The peer is an engine of this process; its own registry says what may be reached.
+    SameProcess(Weak<Shared>),
+    /// The peer is another process.
+    Remote(Arc<Remote>),
+}
+
+impl Link {
+    /// Whether both are the very same link.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::SameProcess(a), Self::SameProcess(b)) => Weak::ptr_eq(a, b),
+            (Self::Remote(a), Self::Remote(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// A peer in another process.
+pub(super) struct Remote {
+    /// Which process it is.
+    pub(super) incarnation: Incarnation,
+    /// The control connection.
+    pub(super) connection: Arc<Connection>,
+    /// Its published memory.
+    pub(super) memory: Registry,
+}
+
+impl Remote {
+    /// A peer with the memory that `descriptor` publishes.
+    pub(super) fn new(
+        incarnation: Incarnation,
+        connection: Arc<Connection>,
+        descriptor: &SegmentDescriptor,
+    ) -> Arc<Self> {
+        let remote = Self { incarnation, connection, memory: Registry::new() };
+        remote.refresh(descriptor);
+        Arc::new(remote)
+    }
+
+    /// Takes over what a newer descriptor publishes. Ranges in use stay until their transfers are over.
+    pub(super) fn refresh(&self, descriptor: &SegmentDescriptor) {
+        let wanted: Vec<(ByteRange, MemoryKind)> = descriptor
+            .buffers
+            .iter()
+            .filter_map(|buffer| {
+                Some((ByteRange::checked(buffer.address, buffer.length_bytes)?, kind_of(buffer)?))
+            })
+            .collect();
+        let (_, known) = self.memory.snapshot();
+        for region in &known {
+            if !wanted.iter().any(|(range, kind)| *range == region.range() && *kind == region.kind()) {
+                // Busy: a transfer still uses it, and the next refresh finds it again.
+                let _ = self.memory.remove(region.range().start());
+            }
+        }
+        for (range, kind) in wanted {
+            if known.iter().any(|region| region.range() == range && region.kind() == kind) {
+                continue;
+            }
+            if let Err(error) = self.memory.insert(range, Location::of(kind), kind) {
+                log::warn!("{} publishes {range}, which is not usable: {error}", descriptor.name);
+            }
+        }
+    }
+
+    /// Forgets ranges the peer withdraws, once no transfer of ours touches them.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] when transfers still do at `deadline`; the range is then still usable.
+    pub(super) fn withdraw(&self, ranges: &[(u64, u64)], deadline: Deadline) -> Result<()> {
+        for &(start, length_bytes) in ranges {
+            loop {
+                match self.memory.remove(start) {
+                    Ok(_) => break,
+                    Err(error) if error.code() != Code::Busy => break,
+                    Err(error) if deadline.expired() => return Err(error.range(start, length_bytes)),
+                    Err(_) => std::thread::sleep(WITHDRAW_POLL),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What memory a published buffer is; `None` for one whose location we do not know.
+fn kind_of(buffer: &BufferDescriptor) -> Option<MemoryKind> {
+    match buffer.name.parse::<Location>() {
+        Ok(Location::Npu(number)) => {
+            let number = number.and_then(|number| i32::try_from(number).ok()).or(buffer.device_id)?;
+            Some(MemoryKind::Device(number))
+        }
+        // TCP segments publish the segment's name, the wildcard is host memory: both name no device.
+        _ => Some(MemoryKind::Host),
+    }
+}
+
+/// The error for a peer that is no engine of this library.
+pub(super) fn foreign(descriptor: &SegmentDescriptor) -> Error {
+    Error::new(
+        Code::NotSupportedTransport,
+        Stage::Connect,
+        format!(
+            "the peer publishes protocol \"{}\" and is no engine of this library",
+            descriptor.protocol.escape_default()
+        ),
+    )
+    .peer(&descriptor.name)
+    .advice("NPU memory moves only between engines of this library: change both ends together")
+}

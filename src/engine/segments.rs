@@ -1,0 +1,176 @@
+//! Segments by name: opening, refreshing, probing, and notes.
+
+use std::sync::Arc;
+
+use super::{Engine, Shared};
+use crate::deadline::Deadline;
+use crate::endpoint::Endpoint;
+use crate::error::{Code, Error, Result, Stage};
+use crate::handshake;
+use crate::notify::Note;
+use crate::segment::{
+    BufferDescriptor, LOCAL_SEGMENT, OURS_VERSION, Ours, RankInfo, Segment, SegmentDescriptor,
+};
+
+impl Engine {
+    /// The id of the segment with that name; asks the peer for its descriptor the first time, or each time when
+    /// `use_cache` is false (then a failed refresh is no error, as upstream has it). The own name gives 0.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] for an empty name; what fetching the descriptor says.
+    pub fn open_segment(&self, name: &str, use_cache: bool) -> Result<i32> {
+        let shared = &self.shared;
+        shared.check_usable()?;
+        let name = name.strip_prefix('/').unwrap_or(name);
+        if name.is_empty() {
+            return Err(Error::new(Code::InvalidArgument, Stage::Resolve, "a segment needs a name"));
+        }
+        let deadline = shared.metadata_deadline();
+        let id = match shared.segments.by_name(name) {
+            Some(segment) => {
+                if !use_cache && segment.id != LOCAL_SEGMENT {
+                    shared.refresh_quietly(&segment, deadline);
+                }
+                segment.id
+            }
+            None => {
+                let descriptor = shared.metadata.fetch(name, deadline).map_err(|error| error.peer(name))?;
+                shared.segments.insert(name, Arc::new(descriptor))?
+            }
+        };
+        Ok(id)
+    }
+
+    /// Forgets a segment; opening it again gives a new id.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] for an empty name.
+    pub fn remove_segment(&self, name: &str) -> Result<()> {
+        self.shared.check_usable()?;
+        let name = name.strip_prefix('/').unwrap_or(name);
+        if name.is_empty() {
+            return Err(Error::new(Code::InvalidArgument, Stage::Resolve, "a segment needs a name"));
+        }
+        if let Some(segment) = self.shared.segments.remove(name) {
+            let peer = self.shared.peers.write().remove(&segment.id);
+            if let Some(peer) = peer {
+                // What is queued is still served; nothing new can come.
+                peer.worker().close(Deadline::after(std::time::Duration::ZERO));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches all cached descriptors anew; a peer that does not answer is logged and keeps its old one.
+    ///
+    /// # Errors
+    /// [`Code::StaleHandle`] after close.
+    pub fn sync_segments(&self) -> Result<()> {
+        let shared = &self.shared;
+        shared.check_usable()?;
+        for id in shared.segments.ids() {
+            if let Some(segment) = shared.segments.get(id).filter(|segment| segment.id != LOCAL_SEGMENT) {
+                shared.refresh_quietly(&segment, shared.metadata_deadline());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the engine of that name whether it is there.
+    ///
+    /// # Errors
+    /// [`Code::Dns`], [`Code::Socket`], [`Code::Timeout`].
+    pub fn probe(&self, name: &str) -> Result<()> {
+        self.shared.check_usable()?;
+        let peer = name.parse::<Endpoint>()?;
+        handshake::probe(&peer, &self.shared.config, self.shared.metadata_deadline())
+    }
+
+    /// Takes the notes that have come in.
+    #[must_use]
+    pub fn take_notes(&self) -> Vec<Note> {
+        self.shared.notes.drain()
+    }
+
+    /// Sends a note to the engine of a segment and waits until it has it.
+    ///
+    /// # Errors
+    /// [`Code::Metadata`] for an unknown segment; [`Code::Dns`], [`Code::Socket`], [`Code::MalformedJson`].
+    pub fn send_note(&self, segment: i32, note: Note) -> Result<()> {
+        self.shared.check_usable()?;
+        let segment = self.shared.segment(segment).ok_or_else(|| {
+            Error::new(Code::Metadata, Stage::Resolve, format!("no segment {segment} is open"))
+        })?;
+        self.shared.send_note(&segment, &note)
+    }
+}
+
+impl Shared {
+    /// A segment by the id callers hold.
+    pub(super) fn segment(&self, id: i32) -> Option<Arc<Segment>> {
+        self.segments.get(id)
+    }
+
+    pub(super) fn send_note(&self, segment: &Segment, note: &Note) -> Result<()> {
+        // Upstream dials the name inside the descriptor, not the one that was opened.
+        let peer = segment.descriptor().name.parse::<Endpoint>()?;
+        handshake::send_notify(&peer, note, &self.config, self.metadata_deadline())
+    }
+
+    fn refresh_quietly(&self, segment: &Segment, deadline: Deadline) {
+        match self.fetch(segment, deadline) {
+            Ok(descriptor) => self.take_over(segment, &descriptor),
+            Err(error) => log::warn!("{}", error.peer(&segment.name)),
+        }
+    }
+
+    /// Tells a ready peer's link about a newer descriptor.
+    fn take_over(&self, segment: &Segment, descriptor: &SegmentDescriptor) {
+        let peer = self.peers.read().get(&segment.id).cloned();
+        if let Some(peer) = peer {
+            self.update_link(&peer, segment, descriptor);
+        }
+    }
+
+    /// What we publish about ourselves now.
+    pub(super) fn descriptor(&self) -> SegmentDescriptor {
+        let (epoch, regions) = self.registry.snapshot();
+        let mut devices: Vec<i32> = regions.iter().filter_map(|region| region.kind().device()).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        SegmentDescriptor {
+            name: self.name.clone(),
+            protocol: "ascend".to_owned(),
+            buffers: regions
+                .iter()
+                .map(|region| BufferDescriptor {
+                    name: region.location().to_string(),
+                    address: region.range().start(),
+                    length_bytes: region.range().length_bytes(),
+                    device_id: Some(region.kind().device().unwrap_or(-1)),
+                })
+                .collect(),
+            tcp_data_port: 0,
+            tcp_proto_version: 1,
+            // No endpoints: those are ADXL engines, which we do not run.
+            rank_info: Some(RankInfo { host_ip: self.host.clone(), ..RankInfo::default() }),
+            timestamp: Some(crate::segment::timestamp_now()),
+            ours: Some(Ours {
+                version: OURS_VERSION,
+                incarnation: self.incarnation.clone(),
+                control_port: self.control_port(),
+                epoch,
+                devices,
+            }),
+            ..SegmentDescriptor::default()
+        }
+    }
+
+    /// Publishes our descriptor.
+    pub(super) fn publish(&self, deadline: Deadline) -> Result<()> {
+        let descriptor = Arc::new(self.descriptor());
+        self.metadata.publish(&descriptor, deadline)?;
+        self.segments.replace(LOCAL_SEGMENT, descriptor);
+        Ok(())
+    }
+}

@@ -1,0 +1,336 @@
+//! From requests to groups of blocks: everything that needs no word from the peer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::dispatch::Group;
+use super::{Engine, Request, Shared, TaskState};
+use crate::batch::{Batch, BatchId, Stop, Submission, Waited};
+use crate::deadline::Deadline;
+use crate::error::{Code, Error, Result, Stage};
+use crate::memory::{ByteRange, MemoryKind};
+use crate::notify::Note;
+use crate::plan::{Block, Direction, Groups};
+use crate::segment::Segment;
+
+/// What a transfer that did not succeed leaves behind.
+#[derive(Debug)]
+pub struct TransferFailure {
+    /// Why.
+    pub error: Error,
+    /// The batch, when something of it could not be made quiet ([`Code::StillRunning`]): wait for it again and
+    /// free it.
+    pub batch: Option<u64>,
+}
+
+impl From<Error> for TransferFailure {
+    fn from(error: Error) -> Self {
+        Self { error, batch: None }
+    }
+}
+
+/// What the blocks of a group share.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    segment: i32,
+    direction: Direction,
+    local_device: Option<i32>,
+}
+
+impl Engine {
+    /// Submits requests; returns when they are queued. Every request is a task; its number is its position over
+    /// all submissions of the batch. With `note`, the peer of the first request is told once all is completed.
+    ///
+    /// The time limit is `timeout`, or `MC_TRANSFER_TIMEOUT`, plus one nanosecond a byte.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] for an unknown segment or a note without a request, [`Code::TooManyRequests`]
+    /// when the batch is full, [`Code::StaleHandle`]. Then nothing is submitted. What is wrong with a single
+    /// request is told by its task.
+    pub fn submit(
+        &self,
+        batch: u64,
+        requests: &[Request],
+        note: Option<Note>,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        self.shared.check_usable()?;
+        let batch = self.shared.batches.get(BatchId::from_raw(batch))?;
+        self.shared.submit(&batch, requests, note, timeout)
+    }
+
+    /// Submits requests, waits for them, and when the time is over makes quiet what it started before it
+    /// returns.
+    ///
+    /// # Errors
+    /// The first task's error; [`Code::Timeout`]; [`Code::StillRunning`] with the batch's handle when something
+    /// could not be made quiet.
+    pub fn transfer(
+        &self,
+        requests: &[Request],
+        note: Option<Note>,
+        timeout: Option<Duration>,
+    ) -> Result<(), TransferFailure> {
+        self.shared.check_usable()?;
+        let id = self.allocate_batch(requests.len())?;
+        let batch = self.shared.batches.get(BatchId::from_raw(id))?;
+        let limit = self.shared.time_limit(requests, timeout);
+        let outcome = self
+            .shared
+            .submit(&batch, requests, note, timeout)
+            .and_then(|()| self.shared.wait_and_drain(&batch, Deadline::after(limit)));
+        match outcome {
+            Err(error) if error.code() == Code::StillRunning => {
+                Err(TransferFailure { error, batch: Some(id) })
+            }
+            outcome => {
+                self.shared.batches.abandon(BatchId::from_raw(id))?;
+                outcome.map_err(TransferFailure::from)
+            }
+        }
+    }
+
+    /// Polls one task; never blocks.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] for a task that was not submitted, [`Code::StaleHandle`].
+    pub fn status(&self, batch: u64, task: usize) -> Result<TaskState> {
+        self.shared.check_usable()?;
+        let batch = self.shared.batches.get(BatchId::from_raw(batch))?;
+        let number = u32::try_from(task).map_err(|_| {
+            Error::new(Code::InvalidArgument, Stage::Submit, format!("no task {task} was submitted"))
+        })?;
+        let (status, transferred_bytes) = batch.poll(number)?;
+        Ok(TaskState { status, transferred_bytes })
+    }
+
+    /// Sleeps until all tasks of the batch are over. The transfers go on when the time is over first.
+    ///
+    /// # Errors
+    /// The first task's error; [`Code::Timeout`]; [`Code::StillRunning`] when a transport had to give up.
+    pub fn wait(&self, batch: u64, timeout: Duration) -> Result<()> {
+        self.shared.check_usable()?;
+        let batch = self.shared.batches.get(BatchId::from_raw(batch))?;
+        match batch.wait(Deadline::after(timeout)) {
+            Waited::Finished(outcome) if outcome.is_success() => Ok(()),
+            Waited::Finished(_) => Err(first_error(&batch)),
+            Waited::Stuck(error) => Err(error),
+            Waited::Late => Err(Error::new(
+                Code::Timeout,
+                Stage::Execute,
+                format!("the batch is not over after {} ms; it goes on", timeout.as_millis()),
+            )
+            .advice("wait again, or cancel the batch")),
+        }
+    }
+
+    /// Asks all transfers of the batch to stop. Its tasks become terminal when they are quiet.
+    ///
+    /// # Errors
+    /// [`Code::StaleHandle`].
+    pub fn cancel(&self, batch: u64) -> Result<()> {
+        self.shared.check_usable()?;
+        self.shared.batches.get(BatchId::from_raw(batch))?.stop(Stop::Cancelled);
+        Ok(())
+    }
+
+    /// Frees a batch whose tasks were all seen finished, by a poll or a wait.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] while that is not so, [`Code::StaleHandle`].
+    pub fn free_batch(&self, batch: u64) -> Result<()> {
+        self.shared.check_usable()?;
+        self.shared.batches.free(BatchId::from_raw(batch))
+    }
+
+    /// Why a task failed.
+    #[must_use]
+    pub fn task_error(&self, batch: u64, task: usize) -> Option<Error> {
+        let batch = self.shared.batches.get(BatchId::from_raw(batch)).ok()?;
+        batch.error(u32::try_from(task).ok()?)
+    }
+}
+
+fn first_error(batch: &Batch) -> Error {
+    batch
+        .first_error()
+        .unwrap_or_else(|| Error::new(Code::Internal, Stage::Execute, "a task failed without a reason"))
+}
+
+impl Shared {
+    fn time_limit(&self, requests: &[Request], timeout: Option<Duration>) -> Duration {
+        let bytes = requests.iter().fold(0_u64, |sum, request| sum.saturating_add(request.length_bytes));
+        timeout.unwrap_or(self.config.transfer_timeout).saturating_add(Duration::from_nanos(bytes))
+    }
+
+    fn submit(
+        self: &Arc<Self>,
+        batch: &Arc<Batch>,
+        requests: &[Request],
+        note: Option<Note>,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        let targets = self.targets(requests)?;
+        let noted = match (note, targets.first()) {
+            (Some(_), None) => {
+                return Err(Error::new(
+                    Code::InvalidArgument,
+                    Stage::Submit,
+                    "a note goes to the peer of the first request, and there is none",
+                ));
+            }
+            (Some(note), Some(first)) => Some((note, Arc::clone(first))),
+            (None, _) => None,
+        };
+        let deadline = Deadline::after(self.time_limit(requests, timeout));
+        let submission =
+            Submission::start(batch, requests.iter().map(|request| request.length_bytes), deadline)?;
+        if let Some((note, segment)) = noted {
+            self.note_when_finished(batch, segment, note);
+        }
+        for group in self.group(requests, &targets, &submission) {
+            self.dispatch(group);
+        }
+        Ok(())
+    }
+
+    /// The segments that the requests name, each once.
+    fn targets(&self, requests: &[Request]) -> Result<Vec<Arc<Segment>>> {
+        let mut targets: Vec<Arc<Segment>> = Vec::new();
+        let mut last = None;
+        for request in requests {
+            if last == Some(request.segment) || targets.iter().any(|target| target.id == request.segment) {
+                last = Some(request.segment);
+                continue;
+            }
+            let segment = self.segment(request.segment).ok_or_else(|| {
+                Error::new(
+                    Code::InvalidArgument,
+                    Stage::Submit,
+                    format!("no segment {} is open", request.segment),
+                )
+                .advice("open the segment by name first")
+            })?;
+            last = Some(request.segment);
+            targets.push(segment);
+        }
+        Ok(targets)
+    }
+
+    /// Sorts requests by target, direction and local device, and pins the local memory.
+    fn group(
+        &self,
+        requests: &[Request],
+        targets: &[Arc<Segment>],
+        submission: &Arc<Submission>,
+    ) -> Vec<Group> {
+        let mut groups = Groups::new();
+        let mut refused: Vec<(u32, Error)> = Vec::new();
+        let mut unregistered: Vec<(&Request, Block)> = Vec::new();
+        let key = |request: &Request, kind: MemoryKind| Key {
+            segment: request.segment,
+            direction: request.direction,
+            local_device: kind.device(),
+        };
+        let mut resolver = self.registry.resolver();
+        for (task, request) in (0_u32..).zip(requests) {
+            if request.length_bytes == 0 {
+                continue;
+            }
+            let block = Block {
+                local: request.local,
+                remote: request.remote,
+                length_bytes: request.length_bytes,
+                task,
+            };
+            let range = match ByteRange::new(request.local, request.length_bytes) {
+                Ok(range) => range,
+                Err(error) => {
+                    refused.push((task, error));
+                    continue;
+                }
+            };
+            let Some(region) = resolver.resolve(range) else {
+                unregistered.push((request, block));
+                continue;
+            };
+            groups.add(key(request, region.kind()), block, requests.len());
+        }
+        // The resolver's lock ends here; the vendor may be asked only after it.
+        let pins = resolver.into_pins();
+        for (request, block) in unregistered {
+            match self.kind_of(block.local) {
+                Ok(kind) => groups.add(key(request, kind), block, requests.len()),
+                Err(error) => refused.push((block.task, error)),
+            }
+        }
+        for (task, error) in refused {
+            submission.task_failed(task, &error);
+        }
+        groups
+            .into_iter()
+            .filter_map(|(key, blocks)| {
+                let segment = targets.iter().find(|target| target.id == key.segment)?;
+                Some(Group {
+                    segment: Arc::clone(segment),
+                    direction: key.direction,
+                    local_device: key.local_device,
+                    blocks,
+                    pins: pins.clone(),
+                    submission: Arc::clone(submission),
+                })
+            })
+            .collect()
+    }
+
+    /// What memory nobody registered with this engine is.
+    fn kind_of(&self, address: u64) -> Result<MemoryKind> {
+        match self.npu.opened() {
+            Some(ascend) => ascend.classify(address),
+            None => Ok(MemoryKind::Host),
+        }
+    }
+
+    fn note_when_finished(self: &Arc<Self>, batch: &Arc<Batch>, segment: Arc<Segment>, note: Note) {
+        let shared = Arc::downgrade(self);
+        batch.when_finished(move |outcome| {
+            let Some(shared) = shared.upgrade() else { return };
+            if !outcome.is_success() {
+                return;
+            }
+            let peer = shared.peer(&segment);
+            let sender = Arc::clone(&shared);
+            let queued = peer.worker().push(Box::new(move || {
+                if let Err(error) = sender.send_note(&segment, &note) {
+                    log::warn!("{error}");
+                }
+            }));
+            if let Err(error) = queued {
+                log::warn!("a note is lost: {error}");
+            }
+        });
+    }
+
+    /// Waits; at the deadline stops the batch and waits until it is quiet or the grace time is over.
+    fn wait_and_drain(&self, batch: &Arc<Batch>, deadline: Deadline) -> Result<()> {
+        let mut waited = batch.wait(deadline);
+        if matches!(waited, Waited::Late) {
+            batch.stop(Stop::Timeout);
+            waited = batch.wait(Deadline::after(self.config.drain_grace.saturating_mul(2)));
+        }
+        match waited {
+            Waited::Finished(outcome) if outcome.is_success() => Ok(()),
+            Waited::Finished(_) => Err(first_error(batch)),
+            Waited::Stuck(error) => Err(error),
+            Waited::Late => Err(Error::new(
+                Code::StillRunning,
+                Stage::Drain,
+                format!(
+                    "what was started is not quiet {} ms after the deadline",
+                    self.config.drain_grace.saturating_mul(2).as_millis()
+                ),
+            )
+            .advice("keep the memory and the handle; wait for the batch again, then free it")),
+        }
+    }
+}
