@@ -365,7 +365,6 @@ static void refuses(transfer_engine_t bad, int code) {
     REFUSED(mooncake_transfer_cancel(bad, 1), code);
     REFUSED(mooncake_transfer_run(bad, &some, 1, 0, &still), code);
     REFUSED(mooncake_transfer_task_error(bad, 1, 0, &error), code);
-    REFUSED(mooncake_transfer_counters(bad, text, sizeof text, &count), code);
 }
 
 static void handles(void) {
@@ -413,13 +412,6 @@ static void handles(void) {
     options.struct_size = sizeof options;
     CHECK_EQUAL(mooncake_transfer_create(&options, &b), 0);
     destroyTransferEngine(b);
-    size_t length = 0;
-    CHECK_EQUAL(mooncake_transfer_counters(a, NULL, 0, &length), MOONCAKE_TRANSFER_TOO_MANY_REQUESTS);
-    CHECK(length > 0);
-    char *counters = malloc(length + 4096);
-    CHECK_EQUAL(mooncake_transfer_counters(a, counters, length + 4096, &length), 0);
-    CHECK(strlen(counters) == length && strstr(counters, "# TYPE") != NULL);
-    free(counters);
     destroyTransferEngine(a);
     CHECK(strcmp(mooncake_transfer_version(), MOONCAKE_TRANSFER_VERSION) == 0);
     CHECK(strcmp(mooncake_transfer_code_name(MOONCAKE_TRANSFER_BUSY), "busy") == 0);
