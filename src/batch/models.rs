@@ -9,7 +9,7 @@ use super::*;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Stage};
 use crate::plan::Extent;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, explore};
 
 fn never() -> Deadline {
     Deadline::after(Duration::from_secs(1_000_000))
@@ -27,7 +27,7 @@ fn broken() -> Error {
 /// deadlock, which loom reports.
 #[test]
 fn loom_no_wake_is_lost() {
-    loom::model(|| {
+    explore(|| {
         let batch = Arc::new(Batch::new(2).unwrap());
         let submission = Submission::start(&batch, [4, 4], never()).unwrap();
         let worker = thread::spawn({
@@ -36,7 +36,13 @@ fn loom_no_wake_is_lost() {
         });
         let waiter = thread::spawn({
             let batch = Arc::clone(&batch);
-            move || batch.wait(never())
+            move || {
+                let waited = batch.wait(never());
+                for task in 0..2 {
+                    assert_eq!(batch.poll(task).unwrap(), (TaskStatus::Completed, 4));
+                }
+                waited
+            }
         });
         submission.extent_done(&extent(0, 0, 4));
         assert_eq!(waiter.join().unwrap(), Waited::Finished(Outcome { tasks: 2, failed: 0 }));
@@ -48,7 +54,7 @@ fn loom_no_wake_is_lost() {
 /// Two submissions of one batch end on two threads: the batch is finished exactly when both are.
 #[test]
 fn loom_two_submissions_wake_once_both_are_over() {
-    loom::model(|| {
+    explore(|| {
         let batch = Arc::new(Batch::new(2).unwrap());
         let first = Submission::start(&batch, [4], never()).unwrap();
         let second = Submission::start(&batch, [4], never()).unwrap();
@@ -66,7 +72,7 @@ fn loom_two_submissions_wake_once_both_are_over() {
 /// who polls a terminal state sees the bytes and the reason.
 #[test]
 fn loom_the_last_share_decides() {
-    loom::model(|| {
+    explore(|| {
         let batch = Arc::new(Batch::new(1).unwrap());
         let submission = Submission::start(&batch, [10], never()).unwrap();
         let worker = thread::spawn({
@@ -92,7 +98,7 @@ fn loom_the_last_share_decides() {
 /// A free that races with the end of a task and its poll is busy or right, never early.
 #[test]
 fn loom_free_is_never_early() {
-    loom::model(|| {
+    explore(|| {
         let batch = Arc::new(Batch::new(1).unwrap());
         let submission = Submission::start(&batch, [4], never()).unwrap();
         let worker = thread::spawn(move || submission.extent_done(&extent(0, 0, 4)));
@@ -114,7 +120,7 @@ fn loom_free_is_never_early() {
 /// A free that races with a submit: one of them is refused.
 #[test]
 fn loom_submit_and_free_exclude_each_other() {
-    loom::model(|| {
+    explore(|| {
         let batch = Arc::new(Batch::new(1).unwrap());
         let submitter = thread::spawn({
             let batch = Arc::clone(&batch);
@@ -134,7 +140,7 @@ fn loom_submit_and_free_exclude_each_other() {
 /// The hook is called once, whether it is set before or after the end.
 #[test]
 fn loom_the_hook_is_called_once() {
-    loom::model(|| {
+    explore(|| {
         let calls = Arc::new(AtomicU32::new(0));
         let batch = Arc::new(Batch::new(1).unwrap());
         let submission = Submission::start(&batch, [4], never()).unwrap();
@@ -151,7 +157,7 @@ fn loom_the_hook_is_called_once() {
 /// A waiter is told that the transport is stuck, or sees the end, whichever comes first; it never sleeps on.
 #[test]
 fn loom_stuck_or_finished_is_always_heard() {
-    loom::model(|| {
+    explore(|| {
         let batch = Arc::new(Batch::new(1).unwrap());
         let submission = Submission::start(&batch, [4], never()).unwrap();
         let waiter = thread::spawn({
@@ -163,5 +169,63 @@ fn loom_stuck_or_finished_is_always_heard() {
         assert!(matches!(waited, Waited::Stuck(_)));
         submission.extent_done(&extent(0, 0, 4));
         assert!(matches!(batch.wait(never()), Waited::Finished(_)));
+    });
+}
+
+/// A wait that runs beside a submit counts only tasks that are terminal.
+#[test]
+fn loom_a_wait_vouches_for_terminal_tasks_only() {
+    explore(|| {
+        let batch = Arc::new(Batch::new(1).unwrap());
+        let submitter = thread::spawn({
+            let batch = Arc::clone(&batch);
+            move || Submission::start(&batch, [4], never()).unwrap().extent_done(&extent(0, 0, 4))
+        });
+        let Waited::Finished(outcome) = batch.wait(never()) else { panic!("it was not stuck") };
+        if outcome.tasks == 1 {
+            assert_eq!(batch.poll(0).unwrap(), (TaskStatus::Completed, 4));
+        }
+        submitter.join().unwrap();
+    });
+}
+
+/// Who sees a terminal state sees all the bytes, also when one extent holds the whole task.
+#[test]
+fn loom_a_terminal_state_comes_after_its_bytes() {
+    explore(|| {
+        let batch = Arc::new(Batch::new(2).unwrap());
+        let submission = Submission::start(&batch, [4, 4], never()).unwrap();
+        let worker = thread::spawn(move || {
+            submission.extent_done(&extent(0, 0, 4));
+            submission.extent_done(&extent(1, 0, 3));
+            submission.extent_done(&extent(1, 3, 1));
+        });
+        for task in 0..2 {
+            let (status, moved_bytes) = batch.poll(task).unwrap();
+            assert!(status == TaskStatus::Waiting || moved_bytes == 4);
+        }
+        worker.join().unwrap();
+    });
+}
+
+/// The hook is told of terminal tasks only, also when a submission begins while another one ends.
+#[test]
+fn loom_the_hook_vouches_for_terminal_tasks_only() {
+    explore(|| {
+        let batch = Arc::new(Batch::new(2).unwrap());
+        let first = Submission::start(&batch, [4], never()).unwrap();
+        batch.when_finished({
+            let batch = Arc::downgrade(&batch);
+            move |outcome| {
+                let batch = batch.upgrade().unwrap();
+                for task in 0..outcome.tasks {
+                    assert_eq!(batch.poll(task).unwrap().0, TaskStatus::Completed);
+                }
+            }
+        });
+        let worker = thread::spawn(move || first.extent_done(&extent(0, 0, 4)));
+        let second = Submission::start(&batch, [4], never()).unwrap();
+        worker.join().unwrap();
+        second.extent_done(&extent(0, 0, 4));
     });
 }

@@ -6,7 +6,7 @@ use loom::thread;
 
 use super::Region;
 use crate::memory::{ByteRange, Location, MemoryKind};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, explore};
 
 fn region() -> Arc<Region> {
     let range = ByteRange::new(0x1000, 64).unwrap();
@@ -18,7 +18,7 @@ fn region() -> Arc<Region> {
 /// While a pin is held no removal succeeds, and after one has succeeded no pin is held or given.
 #[test]
 fn loom_a_removed_region_is_not_used() {
-    loom::model(|| {
+    explore(|| {
         let region = region();
         let users = Arc::new(AtomicU32::new(0));
         let threads: Vec<_> = (0..2)
@@ -49,7 +49,7 @@ fn loom_a_removed_region_is_not_used() {
 /// Of two removals one wins.
 #[test]
 fn loom_one_removal_wins() {
-    loom::model(|| {
+    explore(|| {
         let region = region();
         let other = thread::spawn({
             let region = Arc::clone(&region);
@@ -63,7 +63,7 @@ fn loom_one_removal_wins() {
 /// A removal that is given up leaves the region as it was.
 #[test]
 fn loom_a_region_opens_again() {
-    loom::model(|| {
+    explore(|| {
         let region = region();
         let user = thread::spawn({
             let region = Arc::clone(&region);
