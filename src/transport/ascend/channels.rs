@@ -182,6 +182,17 @@ impl Channels {
         Ok(channels)
     }
 
+    /// Makes sure that nothing was shut down yet.
+    ///
+    /// # Errors
+    /// [`Code::StaleHandle`] if it was.
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(Code::StaleHandle, Stage::Submit, "the engine was shut down"));
+        }
+        Ok(())
+    }
+
     /// The settings.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -216,9 +227,7 @@ impl Channels {
         remote_device: i32,
         connection: &Arc<Connection>,
     ) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
+        self.check_open()?;
         let peer = connection.peer().incarnation.id;
         let key = Key { local_device: device.id(), peer, remote_device };
         let slot = self.slot(key, device, connection);
@@ -448,9 +457,7 @@ impl Channels {
         device: &Arc<Device>,
         offer: ChannelOffer,
     ) -> Result<ChannelAnswer> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
+        self.check_open()?;
         let peer = from.peer().incarnation.id;
         let terms = super::opening::Terms::check(self, from, device, &offer)?;
         let key = Key { local_device: offer.target_device, peer, remote_device: terms.remote_device };
@@ -748,10 +755,6 @@ fn fail_overdue(request: &Arc<Request>, stage: Stage, what: &str) {
     if let Some(error) = request.must_stop(stage, what) {
         request.fail(&error);
     }
-}
-
-fn closed() -> Error {
-    Error::new(Code::StaleHandle, Stage::Submit, "the engine was shut down")
 }
 
 fn named(state: &State, name: &str) -> Vec<Arc<Channel>> {

@@ -27,7 +27,6 @@
 //! the old one ends when its transfers have. A failed stream costs its channel, nothing else.
 
 pub mod rank;
-#[expect(unsafe_code, reason = "the calls into the vendor's libraries, made safe one by one")]
 pub mod raw;
 pub mod result;
 
@@ -272,6 +271,7 @@ impl Ascend {
         if let Some(device) = self.devices.lock().get(&id) {
             return Ok(Arc::clone(device));
         }
+        self.channels.check_open()?;
         let device = Device::open(&self.runtime, id)?;
         let mut devices = self.devices.lock();
         if devices.is_empty() {

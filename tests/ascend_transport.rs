@@ -1,0 +1,466 @@
+//! Two engines' NPU transports in one process, on devices of the software NPU, joined by a real control connection.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cann_sys::LoadOptions;
+use mooncake::batch::{Batch, Outcome, Submission, Waited};
+use mooncake::config::Config;
+use mooncake::control::{Connection, Control, Handler, Message};
+use mooncake::deadline::Deadline;
+use mooncake::endpoint::Incarnation;
+use mooncake::error::{Code, Error, Result};
+use mooncake::memory::{ByteRange, MemoryKind};
+use mooncake::plan::{Direction, Extent};
+use mooncake::transport::Job;
+use mooncake::transport::ascend::raw::CopyKind;
+use mooncake::transport::ascend::{Ascend, Runtime};
+use mooncake_test_support::{artifacts, wait_until};
+
+const MIB: u64 = 1 << 20;
+const LONG: Duration = Duration::from_secs(30);
+
+fn soon() -> Deadline {
+    Deadline::after(LONG)
+}
+
+fn runtime() -> Arc<Runtime> {
+    Runtime::load(&LoadOptions::only(artifacts::software_npu())).unwrap()
+}
+
+/// Runs `work` on a thread that has `device` bound, as a caller's thread has.
+fn on_device<T: Send>(device: i32, work: impl FnOnce(&Runtime) -> T + Send) -> T {
+    let runtime = runtime();
+    std::thread::scope(|scope| {
+        scope
+            .spawn(move || {
+                let context = runtime.create_context(device).unwrap();
+                let result = work(&runtime);
+                runtime.destroy_context(context).unwrap();
+                result
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+fn allocate(device: i32, length_bytes: u64) -> u64 {
+    on_device(device, |runtime| runtime.allocate_device(length_bytes).unwrap())
+}
+
+fn free(device: i32, address: u64) {
+    on_device(device, |runtime| runtime.free_device(address).unwrap());
+}
+
+fn address_of(bytes: &[u8]) -> u64 {
+    bytes.as_ptr().expose_provenance() as u64
+}
+
+fn store(device: i32, address: u64, bytes: &[u8]) {
+    on_device(device, |runtime| {
+        runtime.copy(address, address_of(bytes), bytes.len() as u64, CopyKind::HostToDevice).unwrap();
+    });
+}
+
+fn load(device: i32, address: u64, length_bytes: u64) -> Vec<u8> {
+    let bytes = vec![0_u8; usize::try_from(length_bytes).unwrap()];
+    on_device(device, |runtime| {
+        runtime.copy(address_of(&bytes), address, length_bytes, CopyKind::DeviceToHost).unwrap();
+    });
+    std::hint::black_box(bytes)
+}
+
+fn pattern(seed: u64, length_bytes: u64) -> Vec<u8> {
+    (0..length_bytes)
+        .map(|index| (index.wrapping_mul(31).wrapping_add(index >> 8).wrapping_add(seed) % 251) as u8)
+        .collect()
+}
+
+struct Messages {
+    ascend: Arc<Ascend>,
+    deaf: bool,
+}
+
+impl Handler for Messages {
+    fn request(&self, from: &Arc<Connection>, message: Message) -> Result<Message> {
+        if self.deaf {
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        self.ascend.message(from, message).unwrap_or(Ok(Message::Done))
+    }
+
+    fn lost(&self, peer: &Incarnation, why: &Error) {
+        self.ascend.peer_lost(peer, why);
+    }
+}
+
+struct Node {
+    ascend: Arc<Ascend>,
+    control: Control,
+    incarnation: Incarnation,
+    device: i32,
+}
+
+fn node_with(device: i32, config: &Config, deaf: bool) -> Node {
+    let incarnation = Incarnation::new(None).unwrap();
+    let ascend = Arc::new(Ascend::start(runtime(), config, incarnation.clone()).unwrap());
+    ascend.attach(device).unwrap();
+    let handler = Arc::new(Messages { ascend: Arc::clone(&ascend), deaf });
+    let control = Control::start(config, incarnation.clone(), &format!("node-{device}:1"), handler).unwrap();
+    Node { ascend, control, incarnation, device }
+}
+
+fn node(device: i32) -> Node {
+    node_with(device, &Config::default(), false)
+}
+
+impl Node {
+    fn buffer(&self, length_bytes: u64) -> u64 {
+        let address = allocate(self.device, length_bytes);
+        self.register(address, length_bytes);
+        address
+    }
+
+    fn register(&self, address: u64, length_bytes: u64) {
+        let range = ByteRange::new(address, length_bytes).unwrap();
+        assert!(self.ascend.register(range, MemoryKind::Device(self.device), self.device).unwrap());
+    }
+
+    fn unregister(&self, address: u64, length_bytes: u64) -> Result<()> {
+        self.ascend.unregister(ByteRange::new(address, length_bytes).unwrap(), self.device, soon())
+    }
+
+    fn connect(&self, to: &Self) -> Arc<Connection> {
+        self.control.connect("127.0.0.1", to.control.port(), &to.incarnation, soon()).unwrap()
+    }
+
+    fn start(
+        &self,
+        to: &Self,
+        direction: Direction,
+        blocks: &[(u64, u64, u64)],
+        deadline: Deadline,
+    ) -> (Arc<Batch>, Result<()>) {
+        let batch = Arc::new(Batch::new(u32::try_from(blocks.len()).unwrap()).unwrap());
+        let submission = Submission::start(&batch, blocks.iter().map(|block| block.2), deadline).unwrap();
+        let extents = blocks
+            .iter()
+            .zip(0..)
+            .map(|(&(local, remote, length_bytes), task)| Extent {
+                local,
+                remote,
+                length_bytes,
+                first_task: task,
+                task_count: 1,
+                skip_bytes: 0,
+            })
+            .collect();
+        let job = Job {
+            direction,
+            extents,
+            submission,
+            pins: Vec::new(),
+            deadline,
+            local_device: Some(self.device),
+            remote_device: Some(to.device),
+            peer: format!("node-{}:1", to.device).into(),
+        };
+        let submitted = self.ascend.submit(job, &self.connect(to));
+        (batch, submitted)
+    }
+
+    fn transfer(
+        &self,
+        to: &Self,
+        direction: Direction,
+        blocks: &[(u64, u64, u64)],
+    ) -> (Outcome, Option<Error>) {
+        let (batch, submitted) = self.start(to, direction, blocks, soon());
+        submitted.unwrap();
+        finished(&batch)
+    }
+
+    fn must_transfer(&self, to: &Self, direction: Direction, blocks: &[(u64, u64, u64)]) {
+        let (outcome, error) = self.transfer(to, direction, blocks);
+        assert!(outcome.is_success(), "{outcome:?}: {}", error.unwrap());
+    }
+}
+
+fn finished(batch: &Batch) -> (Outcome, Option<Error>) {
+    match batch.wait(Deadline::after(LONG * 2)) {
+        Waited::Finished(outcome) => (outcome, batch.first_error()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn writes_and_reads_arrive() {
+    let (a, b) = (node(0), node(1));
+    let (near, far) = (a.buffer(4 * MIB), b.buffer(4 * MIB));
+    let bytes = pattern(1, MIB);
+    store(0, near, &bytes);
+    a.must_transfer(
+        &b,
+        Direction::Write,
+        &[(near, far + 512, MIB - 100), (near + MIB - 100, far + 512 + MIB - 100, 100)],
+    );
+    assert!(load(1, far + 512, MIB) == bytes);
+    a.must_transfer(&b, Direction::Read, &[(near + 2 * MIB + 7, far + 512, MIB)]);
+    assert!(load(0, near + 2 * MIB + 7, MIB) == bytes);
+    assert_eq!(a.ascend.channels().len(), 1);
+    assert_eq!(a.ascend.channels()[0].link, "HCCS");
+    // The other side transfers over the same channel.
+    b.must_transfer(&a, Direction::Write, &[(far + 512, near, MIB)]);
+    assert_eq!(a.ascend.channels().len(), 1);
+    assert_eq!(a.ascend.channels()[0].name, b.ascend.channels()[0].name);
+}
+
+#[test]
+fn ten_thousand_blocks_in_one_batch() {
+    let (a, b) = (node(0), node(2));
+    let (near, far) = (a.buffer(40 * MIB), b.buffer(40 * MIB));
+    let bytes = pattern(2, 40 * MIB);
+    store(0, near, &bytes);
+    // Scattered: the far side in reverse order.
+    let blocks: Vec<_> =
+        (0..10_000).map(|index| (near + index * 4096, far + (9_999 - index) * 4096, 4096)).collect();
+    a.must_transfer(&b, Direction::Write, &blocks);
+    let seen = load(2, far, 10_000 * 4096);
+    for index in 0..10_000_usize {
+        let back = 9_999 - index;
+        assert!(
+            seen[back * 4096..(back + 1) * 4096] == bytes[index * 4096..(index + 1) * 4096],
+            "block {index}"
+        );
+    }
+}
+
+#[test]
+fn a_block_longer_than_a_descriptor_is_split() {
+    let (a, b) = (node(0), node(3));
+    let length = 300 * MIB + 12_345;
+    let (near, far) = (a.buffer(302 * MIB), b.buffer(302 * MIB));
+    let bytes = pattern(3, length);
+    store(0, near, &bytes);
+    a.must_transfer(&b, Direction::Write, &[(near, far, length)]);
+    assert!(load(3, far, length) == bytes);
+    free(0, near);
+    free(3, far);
+}
+
+#[test]
+fn crossing_opens_end_with_one_channel() {
+    for _ in 0..5 {
+        let (a, b) = (node(4), node(5));
+        let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+        let (one, two) = (pattern(4, 1000), pattern(5, 1000));
+        store(4, near, &one);
+        store(5, far, &two);
+        std::thread::scope(|scope| {
+            scope.spawn(|| a.must_transfer(&b, Direction::Write, &[(near, far + MIB, 1000)]));
+            scope.spawn(|| b.must_transfer(&a, Direction::Write, &[(far, near + MIB, 1000)]));
+        });
+        assert!(load(5, far + MIB, 1000) == one);
+        assert!(load(4, near + MIB, 1000) == two);
+        assert!(
+            wait_until(LONG, || {
+                let (left, right) = (a.ascend.channels(), b.ascend.channels());
+                left.len() == 1 && right.len() == 1 && left[0].name == right[0].name
+            }),
+            "one channel"
+        );
+    }
+}
+
+#[test]
+fn memory_registered_later_is_reached_by_a_new_generation() {
+    let (a, b) = (node(0), node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    a.must_transfer(&b, Direction::Write, &[(near, far, 4096)]);
+    let first = a.ascend.channels()[0].name.clone();
+    let (newer_far, newer_near) = (b.buffer(4 * MIB), a.buffer(4 * MIB));
+    let bytes = pattern(6, 3 * MIB);
+    store(0, newer_near, &bytes);
+    a.must_transfer(&b, Direction::Write, &[(newer_near, newer_far, 3 * MIB)]);
+    assert!(load(1, newer_far, 3 * MIB) == bytes);
+    let channels = a.ascend.channels();
+    assert_eq!(channels.len(), 1);
+    assert_ne!(channels[0].name, first);
+    // The new one serves the old memory, too.
+    a.must_transfer(&b, Direction::Read, &[(near, far, 4096)]);
+    assert_eq!(a.ascend.channels()[0].name, channels[0].name);
+}
+
+#[test]
+fn memory_nobody_registered_is_refused_with_its_address() {
+    let (a, b) = (node(0), node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let (outcome, error) =
+        a.transfer(&b, Direction::Write, &[(near, far, 10), (near, far + 2 * MIB - 5, 10)]);
+    assert_eq!(outcome.failed, 2);
+    let error = error.unwrap();
+    assert_eq!(error.code(), Code::AddressNotRegistered, "{error}");
+    assert_eq!(error.record().range, Some((far + 2 * MIB, 5)), "{error}");
+    a.must_transfer(&b, Direction::Write, &[(near, far, 10)]);
+}
+
+#[test]
+fn unregistering_ends_channels_and_only_those() {
+    let (a, b) = (node(0), node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let other = b.buffer(2 * MIB);
+    a.must_transfer(&b, Direction::Write, &[(near, far, 4096), (near, other, 4096)]);
+    let first = a.ascend.channels()[0].name.clone();
+    b.unregister(other, 2 * MIB).unwrap();
+    assert!(
+        wait_until(LONG, || { a.ascend.channels().iter().all(|channel| channel.name != first) }),
+        "the channel to be given up on the other side"
+    );
+    free(1, other);
+    a.must_transfer(&b, Direction::Write, &[(near, far, 4096)]);
+    let (_, error) = a.transfer(&b, Direction::Write, &[(near, other, 4096)]);
+    assert_eq!(error.unwrap().code(), Code::AddressNotRegistered);
+    // Unknown to the transport is no error; the engine's registry says it.
+    b.unregister(other, 2 * MIB).unwrap();
+}
+
+#[test]
+fn registrations_share_pages() {
+    let (a, b) = (node(0), node(1));
+    let (near, far) = (a.buffer(2 * MIB), allocate(1, 4 * MIB));
+    // Two halves of one page, and a range across two pages.
+    b.register(far, MIB);
+    b.register(far + MIB, MIB + 512);
+    let bytes = pattern(7, 2 * MIB);
+    store(0, near, &bytes);
+    a.must_transfer(&b, Direction::Write, &[(near, far + 512, 2 * MIB - 512)]);
+    assert!(load(1, far + 512, 2 * MIB - 512) == bytes[..2 * MIB as usize - 512]);
+    b.unregister(far, MIB).unwrap();
+    a.must_transfer(&b, Direction::Write, &[(near, far + MIB, MIB + 512)]);
+    b.unregister(far + MIB, MIB + 512).unwrap();
+    let (_, error) = a.transfer(&b, Direction::Write, &[(near, far + MIB, 512)]);
+    assert_eq!(error.unwrap().code(), Code::AddressNotRegistered);
+}
+
+#[test]
+fn memory_no_link_takes_fails_at_registration() {
+    let a = node(0);
+    let small = allocate(0, 8192);
+    let range = ByteRange::new(small, 8192).unwrap();
+    let error = a.ascend.register(range, MemoryKind::Device(0), 0).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&format!("{small:#x}")) && text.contains("2097152"), "{text}");
+    // Host memory is no error: it goes by other ways.
+    let bytes = vec![0_u8; 4096];
+    let range = ByteRange::new(address_of(&bytes), 4096).unwrap();
+    assert!(!a.ascend.register(range, MemoryKind::Host, 0).unwrap());
+    assert_eq!(a.ascend.classify(address_of(&bytes)).unwrap(), MemoryKind::Host);
+    assert_eq!(a.ascend.classify(small).unwrap(), MemoryKind::Device(0));
+    free(0, small);
+}
+
+#[test]
+fn four_by_four() {
+    let left: Vec<Node> = (0..4).map(node).collect();
+    let right: Vec<Node> = (4..8).map(node).collect();
+    let near: Vec<u64> = left.iter().map(|node| node.buffer(8 * MIB)).collect();
+    let far: Vec<u64> = right.iter().map(|node| node.buffer(8 * MIB)).collect();
+    for (node, address) in left.iter().zip(&near) {
+        store(node.device, *address, &pattern(u64::try_from(node.device).unwrap(), 4 * MIB));
+    }
+    std::thread::scope(|scope| {
+        for (from, local) in left.iter().zip(&near) {
+            let (right, far) = (&right, &far);
+            scope.spawn(move || {
+                for (to, remote) in right.iter().zip(far) {
+                    let offset = u64::try_from(from.device).unwrap() * MIB;
+                    from.must_transfer(to, Direction::Write, &[(*local, remote + offset, MIB)]);
+                    from.must_transfer(
+                        to,
+                        Direction::Read,
+                        &[(local + 4 * MIB + offset, remote + offset, MIB)],
+                    );
+                }
+            });
+        }
+    });
+    for (to, remote) in right.iter().zip(&far) {
+        for from in &left {
+            let device = u64::try_from(from.device).unwrap();
+            assert!(load(to.device, remote + device * MIB, MIB) == pattern(device, MIB));
+        }
+    }
+}
+
+#[test]
+fn one_device_is_not_connected_to_itself() {
+    let (a, b) = (node(6), node(6));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let (_, error) = a.transfer(&b, Direction::Write, &[(near, far, 10)]);
+    let error = error.unwrap();
+    assert_eq!(error.code(), Code::Unsupported, "{error}");
+    assert!(error.to_string().contains("NPU 6"), "{error}");
+}
+
+#[test]
+fn a_peer_that_does_not_answer_costs_no_more_than_the_deadline() {
+    let (a, b) = (node(0), node_with(1, &Config::default(), true));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let begun = Instant::now();
+    let (batch, submitted) =
+        a.start(&b, Direction::Write, &[(near, far, 10)], Deadline::after(Duration::from_millis(300)));
+    submitted.unwrap();
+    let (outcome, error) = finished(&batch);
+    let took = begun.elapsed();
+    assert_eq!(outcome.failed, 1);
+    assert_eq!(error.as_ref().unwrap().code(), Code::Timeout, "{error:?}");
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(2), "{took:?}");
+    // Others are not delayed.
+    let c = node(2);
+    let there = c.buffer(2 * MIB);
+    a.must_transfer(&c, Direction::Write, &[(near, there, 10)]);
+}
+
+#[test]
+fn a_lost_peer_fails_what_waits_and_comes_back() {
+    let a = node(0);
+    let near = a.buffer(2 * MIB);
+    for _ in 0..2 {
+        let b = node(1);
+        let far = b.buffer(2 * MIB);
+        a.must_transfer(&b, Direction::Write, &[(near, far, 10)]);
+        b.control.shutdown();
+        drop(b);
+        assert!(wait_until(LONG, || a.ascend.channels().is_empty()), "the channel to go with the peer");
+    }
+}
+
+#[test]
+fn shutdown_cancels_and_gives_memory_back() {
+    let (a, b) = (node(0), node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    a.must_transfer(&b, Direction::Write, &[(near, far, 10)]);
+    let connection = a.connect(&b);
+    a.ascend.shutdown(soon()).unwrap();
+    assert!(a.ascend.channels().is_empty());
+    let (batch, submitted) = a.start(&b, Direction::Write, &[(near, far, 10)], soon());
+    assert_eq!(submitted.unwrap_err().code(), Code::StaleHandle);
+    assert!(a.ascend.devices().is_empty());
+    assert_eq!(finished(&batch).0.failed, 1);
+    drop(connection);
+    free(0, near);
+}
+
+#[test]
+fn withdrawn_memory_is_not_touched_again() {
+    let (a, b) = (node(0), node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    a.must_transfer(&b, Direction::Write, &[(near, far, 10)]);
+    let taken = ByteRange::new(far + MIB, 4096).unwrap();
+    a.ascend.withdraw(&b.incarnation, &[taken], soon()).unwrap();
+    // Next to it all is well, on the same channel.
+    let name = a.ascend.channels()[0].name.clone();
+    a.must_transfer(&b, Direction::Write, &[(near, far + MIB - 100, 100), (near, far + MIB + 4096, 100)]);
+    assert_eq!(a.ascend.channels()[0].name, name);
+}
