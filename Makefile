@@ -15,7 +15,7 @@ SKIP_LOG := $(TARGET_DIR)/skipped-tests.log
 
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help build demo test lint record
+.PHONY: help build demo test models lint record
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -39,6 +39,7 @@ test: build ## all tests; ends with the count of tests that cannot run here, and
 		echo "cargo-nextest is not installed: using cargo test"; \
 		$(CARGO) test --release --workspace --no-fail-fast $(JOBS_FLAG) || status=$$?; \
 	fi; \
+	$(MAKE) models || status=$$?; \
 	if [ -s "$(SKIP_LOG)" ]; then \
 		echo "$$(wc -l < "$(SKIP_LOG)") tests cannot run here:"; sort "$(SKIP_LOG)" | sed 's/^/  /'; \
 	else \
@@ -46,11 +47,18 @@ test: build ## all tests; ends with the count of tests that cannot run here, and
 	fi; \
 	exit $$status
 
+# The flag changes every crate's build, so that these have a directory of their own.
+models: ## the model checks of what several threads share: every interleaving, by loom
+	RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)" $(CARGO) test --release -p mooncake --lib --target-dir "$(TARGET_DIR)/loom" $(JOBS_FLAG) loom_
+
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets $(JOBS_FLAG) -- -D warnings
 
-record: build ## measures the engine's overhead per request and appends the record of this machine
-	"$(RELEASE_DIR)/engine_overhead" --record bench/record
+RECORD_CPU := $(shell sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr -cs '[:alnum:]\n' - | tr '[:upper:]' '[:lower:]' | sed 's/-*$$//')
+RECORD_FILE := bench/record/$(shell date -u +%F)-$(or $(RECORD_CPU),$(shell uname -m)).csv
 
--include ffi/install.mk
+record: build ## measures the engine's overhead per request and appends the record of this machine
+	"$(RELEASE_DIR)/engine_overhead" --commit "$$(git rev-parse --short HEAD)" --record "$(RECORD_FILE)"
+
+include ffi/install.mk
