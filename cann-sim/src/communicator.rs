@@ -27,6 +27,9 @@ use crate::status::{Fail, Outcome, hccl};
 /// Device memory that one link takes for its own buffers (facts 2.4 point 4).
 const LINK_BYTES: usize = 2 << 20;
 
+/// Links by rank, our own place empty.
+type Links = Arc<Vec<Option<Arc<Link>>>>;
+
 /// One communicator.
 pub struct Communicator {
     /// The name both sides gave.
@@ -41,8 +44,7 @@ pub struct Communicator {
     table_text: String,
     bound: Mutex<Vec<Arc<Region>>>,
     preparing: Mutex<()>,
-    /// Links by rank, our own place empty.
-    prepared: Mutex<Option<Arc<Vec<Option<Arc<Link>>>>>>,
+    prepared: Mutex<Option<Links>>,
 }
 
 /// Live communicators.

@@ -22,8 +22,11 @@ use crate::status::{Fail, Outcome, hccl};
 /// A mapped file of a peer.
 type Import = Arc<Mapping>;
 
-/// Mapped files of peers, by device and inode.
-static IMPORTS: LazyLock<Mutex<HashMap<(u64, u64), Weak<Mapping>>>> = LazyLock::new(Mutex::default);
+/// Device and inode of a file.
+type FileIdentity = (u64, u64);
+
+/// Mapped files of peers.
+static IMPORTS: LazyLock<Mutex<HashMap<FileIdentity, Weak<Mapping>>>> = LazyLock::new(Mutex::default);
 
 /// The byte a communicator sends when it is destroyed in order.
 const FAREWELL: &[u8] = b"B";

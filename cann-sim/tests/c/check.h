@@ -35,7 +35,7 @@ static inline HcclCommConfig config_named(const char *name) {
 
 /* One server, two NPUs. */
 static inline const char *near_table(int first, int second) {
-    static char text[512];
+    static __thread char text[512];
     snprintf(text, sizeof text,
              "{\"version\":\"1.0\",\"status\":\"completed\",\"server_count\":\"1\",\"server_list\":[{\"server_id\":"
              "\"10.0.0.7\",\"device\":[{\"device_id\":\"%d\",\"rank_id\":\"0\"},"
@@ -46,7 +46,7 @@ static inline const char *near_table(int first, int second) {
 
 /* Two servers with one NPU each: RoCE on A2. */
 static inline const char *far_table(int first, int second) {
-    static char text[640];
+    static __thread char text[640];
     snprintf(text, sizeof text,
              "{\"version\":\"1.0\",\"status\":\"completed\",\"server_count\":\"2\",\"server_list\":["
              "{\"server_id\":\"10.0.0.7\",\"device\":[{\"device_id\":\"%d\",\"device_ip\":\"29.1.0.12\","
@@ -68,6 +68,26 @@ static inline void *registered(int type, void *address, size_t size) {
     OK(HcclRegisterGlobalMem(&memory, &handle));
     return handle;
 }
+
+/* A program's cases; main runs the one its argument names. */
+struct test_case { const char *name; void (*run)(void); };
+static inline int run_case(const struct test_case *cases, size_t count, int argc, char **argv) {
+    for (size_t i = 0; i < count; i++) {
+        if (argc > 1 && strcmp(cases[i].name, argv[1]) == 0) {
+            cases[i].run();
+            puts("ok");
+            return 0;
+        }
+    }
+    fprintf(stderr, "no such case\n");
+    return 2;
+}
+#define CASE(name) {#name, name}
+#define MAIN(...)                                                                                          \
+    int main(int argc, char **argv) {                                                                      \
+        static const struct test_case cases[] = {__VA_ARGS__};                                             \
+        return run_case(cases, sizeof cases / sizeof cases[0], argc, argv);                                \
+    }
 
 enum { UINT8 = 7, H2H = 0, H2D = 1, D2H = 2, D2D = 3, KIND_DEFAULT = 4 };
 #endif
