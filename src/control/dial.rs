@@ -60,8 +60,9 @@ pub(super) fn dial(
             }
         }
     }
-    let error = last.unwrap_or_else(|| Error::new(Code::Dns, Stage::Resolve, "the peer has no address"));
-    Err(Refused::Final(error.peer(peer.session())))
+    // The record's peer is for the caller to name, who knows the segment; the address stands in the message.
+    let none = || Error::new(Code::Dns, Stage::Resolve, format!("{} has no address", peer.session()));
+    Err(Refused::Final(last.unwrap_or_else(none)))
 }
 
 fn greet(

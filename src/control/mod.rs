@@ -232,8 +232,8 @@ impl Control {
             }
             self.inner.peers.wait(expected, deadline.sooner(Deadline::after(pause)));
             if deadline.expired() {
-                let text = "the peer did not take the control connection in time";
-                return Err(Error::new(Code::Timeout, Stage::Connect, text).peer(format!("{host}:{port}")));
+                let text = format!("{host}:{port} did not take the control connection in time");
+                return Err(Error::new(Code::Timeout, Stage::Connect, text));
             }
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
