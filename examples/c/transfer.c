@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define BLOCK_BYTES 131072
+#define REGION_BYTES (2 << 20) /* a huge page: what NPU links take */
 
 static void require(int condition, const char *what) {
     struct mooncake_transfer_error error = {.struct_size = sizeof error};
@@ -32,7 +33,7 @@ static void *block_on(int device) {
     *(void **)&allocate = dlsym(cann, "aclrtMalloc");
     *(void **)&copy = dlsym(cann, "aclrtMemcpy");
     init(NULL); /* a second call is refused, which does no harm */
-    require(set_device(device) == 0 && allocate(&block, BLOCK_BYTES, 0) == 0, "NPU memory");
+    require(set_device(device) == 0 && allocate(&block, REGION_BYTES, 0) == 0, "NPU memory");
     return block;
 }
 
@@ -43,7 +44,7 @@ static transfer_engine_t engine_on(int device, void *block) {
     snprintf(location, sizeof location, "npu:%d", device);
     require(mooncake_transfer_create(&options, &engine) == 0, "create");
     require(installTransport(engine, "ascend", NULL) != NULL, "install");
-    require(registerLocalMemory(engine, block, BLOCK_BYTES, location, 1) == 0, "register");
+    require(registerLocalMemory(engine, block, REGION_BYTES, location, 1) == 0, "register");
     return engine;
 }
 

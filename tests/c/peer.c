@@ -14,6 +14,7 @@
 #include "npu.h"
 
 #define CHUNK_BYTES (16u << 20)
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
 #define MAX_REGIONS 64
 
 static struct npu npu;
@@ -86,7 +87,9 @@ static int allocate(int number, const char *kind, size_t length) {
     region->on_device = strcmp(kind, "npu") == 0;
     region->length = length;
     if (region->on_device) {
-        CHECK_EQUAL(npu.malloc(&address, length, NPU_HUGE_FIRST), 0);
+        /* HCCS takes whole huge pages only, and small allocations do not lie on them. */
+        size_t whole = (length + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+        CHECK_EQUAL(npu.malloc(&address, whole, NPU_HUGE_FIRST), 0);
         snprintf(location, sizeof location, "npu:%d", device);
     } else {
         CHECK_EQUAL(posix_memalign(&address, 4096, length), 0);
