@@ -137,15 +137,14 @@ impl Shared {
         let (range, kind) = (removal.region().range(), removal.region().kind());
         let deadline = self.metadata_deadline();
         self.withdraw_at_peers(range, deadline)?;
-        if let MemoryKind::Device(device) = kind {
-            if let Some(ascend) = self.npu.opened() {
+        if let MemoryKind::Device(device) = kind
+            && let Some(ascend) = self.npu.opened() {
                 // Nothing of ours or a peer's uses the range any more; a channel that will not end keeps only its
                 // binding, which goes when the channel does.
                 if let Err(error) = ascend.unregister(range, device, deadline) {
                     log::warn!("{error}");
                 }
             }
-        }
         removal.commit();
         Ok(())
     }

@@ -345,11 +345,10 @@ impl Shared {
         if let Err(error) = self.local.shutdown(deadline) {
             log::warn!("closing engine {}: {error}", self.name);
         }
-        if let Some(ascend) = self.npu.take() {
-            if let Err(error) = ascend.shutdown(Deadline::after(CLOSE_GRACE)) {
+        if let Some(ascend) = self.npu.take()
+            && let Err(error) = ascend.shutdown(Deadline::after(CLOSE_GRACE)) {
                 log::warn!("closing engine {}: {error}", self.name);
             }
-        }
         if let Some(control) = self.control.get() {
             control.shutdown();
         }

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 
 use super::Shared;
 use crate::endpoint::Incarnation;
+use crate::memory::ByteRange;
+use crate::registry::Pin;
 
 static ENGINES: LazyLock<Mutex<HashMap<u128, Weak<Shared>>>> = LazyLock::new(Mutex::default);
 
@@ -31,4 +33,11 @@ pub(super) fn find(incarnation: &Incarnation) -> Option<Arc<Shared>> {
         return None;
     }
     ENGINES.lock().get(&incarnation.id).and_then(Weak::upgrade)
+}
+
+/// Pins a range that some engine of this process has registered. Vendor registrations belong to the process and the
+/// device, so every engine can move the range; the pin makes the owner's unregister answer "busy" meanwhile.
+pub(super) fn pin(range: ByteRange) -> Option<Pin> {
+    let engines: Vec<Arc<Shared>> = ENGINES.lock().values().filter_map(Weak::upgrade).collect();
+    engines.iter().find_map(|engine| engine.registry.find_containing(range)?.pin())
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dispatch::Group;
-use super::{Engine, Request, Shared, TaskState};
+use super::{Engine, Request, Shared, TaskState, process};
 use crate::batch::{Batch, BatchId, Stop, Submission, Waited};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
 use crate::notify::Note;
 use crate::plan::{Block, Direction, Groups};
+use crate::registry::Pin;
 use crate::segment::Segment;
 
 /// What a transfer that did not succeed leaves behind.
@@ -257,8 +258,12 @@ impl Shared {
             groups.add(key(request, region.kind()), block, requests.len());
         }
         // The resolver's lock ends here; the vendor may be asked only after it.
-        let pins = resolver.into_pins();
+        let mut pins = resolver.into_pins();
         for (request, block) in unregistered {
+            if let Some(kind) = Self::borrow(&mut pins, &block) {
+                groups.add(key(request, kind), block, requests.len());
+                continue;
+            }
             match self.kind_of(block.local) {
                 Ok(kind) => groups.add(key(request, kind), block, requests.len()),
                 Err(error) => refused.push((block.task, error)),
@@ -283,7 +288,20 @@ impl Shared {
             .collect()
     }
 
-    /// What memory nobody registered with this engine is.
+    /// Pins memory that only another engine of this process has registered, once per region and call.
+    fn borrow(pins: &mut Vec<Pin>, block: &Block) -> Option<MemoryKind> {
+        let range = ByteRange::checked(block.local, block.length_bytes)?;
+        let known = pins.iter().rev().find(|pin| pin.region().range().contains(range));
+        if let Some(pin) = known {
+            return Some(pin.region().kind());
+        }
+        let pin = process::pin(range)?;
+        let kind = pin.region().kind();
+        pins.push(pin);
+        Some(kind)
+    }
+
+    /// What memory nobody in this process has registered is.
     fn kind_of(&self, address: u64) -> Result<MemoryKind> {
         match self.npu.opened() {
             Some(ascend) => ascend.classify(address),
