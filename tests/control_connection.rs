@@ -1,4 +1,12 @@
 //! One connection for each peer pair, whoever opens it; requests, messages, losses and ends behave as promised.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -346,18 +354,9 @@ fn idle_peers_stay_connected_beyond_the_silence_limit() {
 fn ipv6_works_as_ipv4_does() {
     let (a, b) = (peer(), peer());
     if std::net::TcpStream::connect(("::1", b.control.port())).is_err() {
-        skip("control ipv6: this machine has no IPv6 loopback");
+        mooncake_test_support::skip("this machine has no IPv6 loopback");
         return;
     }
     let connection = a.control.connect("::1", b.control.port(), &b.incarnation, soon()).unwrap();
     assert_eq!(connection.request(Message::Withdrawn, soon()).unwrap(), Message::Done);
-}
-
-fn skip(line: &str) {
-    eprintln!("skipped: {line}");
-    if let Some(path) = std::env::var_os("MOONCAKE_TRANSFER_SKIP_LOG") {
-        use std::io::Write;
-        let mut log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        writeln!(log, "{line}").unwrap();
-    }
 }

@@ -1,4 +1,12 @@
 //! An endpoint that is printed and read again is the same endpoint, and no text makes the parser panic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 use mooncake::endpoint::Endpoint;
 use proptest::prelude::*;

@@ -1,5 +1,13 @@
 //! Descriptors of released upstream versions are read, and written again byte for byte; hostile ones are
 //! refused without harm.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 use mooncake::endpoint::Incarnation;
 use mooncake::error::Code;

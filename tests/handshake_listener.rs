@@ -1,5 +1,13 @@
 //! The handshake listener answers as upstream's does, byte for byte where it was captured, and nobody who speaks
 //! nonsense, too slowly or not at all holds up anybody else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -207,7 +215,7 @@ fn a_client_that_does_not_go_on_is_closed_in_bounded_time() {
     let mut stream = open(&listener);
     let mut endless = frame(1, &[b' '; 100_000]).into_iter();
     let before = Instant::now();
-    while let Some(byte) = endless.next() {
+    for byte in endless.by_ref() {
         if stream.write_all(&[byte]).is_err() {
             break;
         }
@@ -401,7 +409,7 @@ fn ipv6_works_as_ipv4_does() {
     let config = Config { use_ipv6: true, ..Config::default() };
     let (listener, _) = serve(&config, DESCRIPTOR);
     if TcpStream::connect(("::1", listener.port())).is_err() {
-        skip("handshake ipv6: this machine has no IPv6 loopback");
+        mooncake_test_support::skip("this machine has no IPv6 loopback");
         return;
     }
     let peer: Endpoint = format!("[::1]:{}", listener.port()).parse().unwrap();
@@ -440,12 +448,4 @@ fn garbage_of_every_shape_does_no_harm() {
 /// Descriptors of this process; other tests of the file run beside and hold some.
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-fn skip(line: &str) {
-    eprintln!("skipped: {line}");
-    if let Some(path) = std::env::var_os("MOONCAKE_TRANSFER_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        writeln!(log, "{line}").unwrap();
-    }
 }

@@ -97,6 +97,20 @@ pub struct Config {
     pub control_silence_limit: Duration,
     /// `MOONCAKE_TRANSFER_MAX_NOTES`.
     pub max_notes: usize,
+    /// `MC_TCP_LANES_PER_PEER`.
+    pub tcp_lanes: usize,
+    /// `MC_TCP_MAX_QUEUED_TRANSFERS_PER_PEER`.
+    pub tcp_max_jobs: usize,
+    /// `MC_TCP_PROGRESS_TIMEOUT_SEC`.
+    pub tcp_progress_timeout: Duration,
+    /// `MC_TCP_PROTO` is 1.
+    pub tcp_first_version: bool,
+    /// `MC_TCP_ENABLE_CONNECTION_POOL`.
+    pub tcp_keep: bool,
+    /// `MOONCAKE_TRANSFER_TCP_SESSIONS`.
+    pub tcp_max_sessions: usize,
+    /// `MOONCAKE_TRANSFER_SAME_HOST`.
+    pub same_host: bool,
 }
 
 impl Default for Config {
@@ -166,9 +180,23 @@ impl Config {
             control_ping_interval,
             control_silence_limit: silence_limit(r, control_ping_interval),
             max_notes: r.number_as(&table::MAX_NOTES),
+            tcp_lanes: r.number_as(&table::TCP_LANES),
+            tcp_max_jobs: r.number_as(&table::TCP_MAX_JOBS),
+            tcp_progress_timeout: Duration::from_secs(r.number(&table::TCP_PROGRESS_TIMEOUT)),
+            tcp_first_version: r.switch(&table::TCP_FIRST_VERSION),
+            tcp_keep: !is_off(r, &table::TCP_KEEP),
+            tcp_max_sessions: r.number_as(&table::TCP_SESSIONS),
+            same_host: !is_off(r, &table::SAME_HOST),
         };
         (config, reader.warnings)
     }
+}
+
+/// A switch that is on unless it says otherwise, as upstream reads its connection pool's.
+fn is_off(reader: &mut Reader<'_>, variable: &Variable) -> bool {
+    reader.text(variable).is_some_and(|text| {
+        ["0", "false", "no", "off"].iter().any(|off| text.trim().eq_ignore_ascii_case(off))
+    })
 }
 
 fn milliseconds(reader: &mut Reader<'_>, variable: &Variable) -> Duration {

@@ -101,6 +101,20 @@ variables! {
     HANDSHAKE_REPLY = "MOONCAKE_TRANSFER_HANDSHAKE_REPLY_MS": number(60_000, 1, DAY_MS, "ms");
     /// Notifications kept until they are fetched; one more is refused.
     MAX_NOTES = "MOONCAKE_TRANSFER_MAX_NOTES": number(65_536, 1, 1 << 24, "notes");
+    /// Data connections to one peer.
+    TCP_LANES = "MC_TCP_LANES_PER_PEER" | "MC_TCP_MAX_CONNECTIONS_PER_PEER": number(4, 1, 16, "connections");
+    /// Submissions that wait for the data connections of one peer; one more is refused.
+    TCP_MAX_JOBS = "MC_TCP_MAX_QUEUED_TRANSFERS_PER_PEER": number(1024, 1, 65_535, "submissions");
+    /// Time without a byte after which a data connection with requests on it is given up, at both ends.
+    TCP_PROGRESS_TIMEOUT = "MC_TCP_PROGRESS_TIMEOUT_SEC" | "MC_TCP_STATUS_TIMEOUT_SEC": number(30, 1, 86_400, "s");
+    /// Speaks the first version of the data protocol, one connection for each request, even to newer peers.
+    TCP_FIRST_VERSION = "MC_TCP_PROTO": Kind::Exactly("1");
+    /// Keeps data connections for the next request; 0, false, no or off makes one for each request.
+    TCP_KEEP = "MC_TCP_ENABLE_CONNECTION_POOL": Kind::Text("1");
+    /// Data connections served at once; one more is turned away.
+    TCP_SESSIONS = "MOONCAKE_TRANSFER_TCP_SESSIONS": number(4096, 1, 1 << 20, "connections");
+    /// Moves host memory between processes of one host without sockets; 0, false, no or off turns it off.
+    SAME_HOST = "MOONCAKE_TRANSFER_SAME_HOST": Kind::Text("1");
 }
 
 /// Variables that are known and have no effect here: group, names.
@@ -115,15 +129,8 @@ pub const SILENT: &[(&str, &[&str])] = &[
             "MC_METADATA_CLUSTER_ID",
             "MC_DISABLE_METACACHE",
             "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS",
-            "MC_TCP_ENABLE_CONNECTION_POOL",
-            "MC_TCP_LANES_PER_PEER",
-            "MC_TCP_MAX_CONNECTIONS_PER_PEER",
-            "MC_TCP_MAX_QUEUED_TRANSFERS_PER_PEER",
             "MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER",
             "MC_TCP_ADMISSION_TIMEOUT_MS",
-            "MC_TCP_PROTO",
-            "MC_TCP_STATUS_TIMEOUT_SEC",
-            "MC_TCP_PROGRESS_TIMEOUT_SEC",
             "MC_TCP_SLICE_SIZE",
             "MC_SLICE_TIMEOUT",
             "MC_REDIS_USERNAME",

@@ -168,7 +168,8 @@ pub(crate) fn read_some(stream: &mut TcpStream, buffer: &mut [u8], deadline: Dea
 fn arm(stream: &TcpStream, deadline: Deadline) -> Result<()> {
     let remaining = deadline.remaining();
     if remaining.is_zero() {
-        return Err(Error::new(Code::Timeout, Stage::Handshake, "the peer did not answer in time"));
+        let text = format!("{} did not answer in time", address_of(stream));
+        return Err(Error::new(Code::Timeout, Stage::Handshake, text));
     }
     stream
         .set_read_timeout(Some(remaining))
@@ -185,8 +186,15 @@ fn retry(stream: &TcpStream, error: &std::io::Error) -> Result<()> {
 }
 
 fn broken(stream: &TcpStream, why: &str) -> Error {
-    let address = stream.peer_addr().map_or_else(|_| "the peer".to_owned(), |address| address.to_string());
-    Error::new(Code::Socket, Stage::Handshake, format!("the connection to {address} broke: {why}"))
+    Error::new(
+        Code::Socket,
+        Stage::Handshake,
+        format!("the connection to {} broke: {why}", address_of(stream)),
+    )
+}
+
+fn address_of(stream: &TcpStream) -> String {
+    stream.peer_addr().map_or_else(|_| "the peer".to_owned(), |address| address.to_string())
 }
 
 fn named(error: Error, peer: &Endpoint) -> Error {

@@ -56,6 +56,8 @@ pub struct Listener {
     port: u16,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
+    /// The process that started the thread; a child after `fork` has none.
+    pid: u32,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -95,7 +97,13 @@ impl Binding {
             .name("mct-handshake".into())
             .spawn(move || server.run())
             .map_err(failed)?;
-        Ok(Listener { port: self.port, stop, waker, thread: Mutex::new(Some(thread)) })
+        Ok(Listener {
+            port: self.port,
+            stop,
+            waker,
+            pid: std::process::id(),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 }
 
@@ -128,6 +136,9 @@ impl Listener {
 
     /// Stops answering, closes the socket and ends the thread. A second call does nothing.
     pub fn shutdown(&self) {
+        if self.pid != std::process::id() {
+            return;
+        }
         self.stop.store(true, Ordering::Release);
         if let Err(error) = self.waker.wake() {
             log::error!("the handshake thread cannot be woken: {error}");
