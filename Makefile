@@ -13,6 +13,10 @@ RELEASE_DIR := $(TARGET_DIR)/release
 JOBS_FLAG := $(if $(JOBS),-j $(JOBS))
 SKIP_LOG := $(TARGET_DIR)/skipped-tests.log
 
+# The flag changes every crate's build, so that the model checks have a directory of their own.
+MODELS = RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)" \
+	$(CARGO) test --release -p mooncake --lib --target-dir "$(TARGET_DIR)/loom" $(JOBS_FLAG) loom_
+
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
 .PHONY: help build demo test models lint record
@@ -39,7 +43,7 @@ test: build ## all tests; ends with the count of tests that cannot run here, and
 		echo "cargo-nextest is not installed: using cargo test"; \
 		$(CARGO) test --release --workspace --no-fail-fast $(JOBS_FLAG) || status=$$?; \
 	fi; \
-	$(MAKE) models || status=$$?; \
+	$(MODELS) || status=$$?; \
 	if [ -s "$(SKIP_LOG)" ]; then \
 		echo "$$(wc -l < "$(SKIP_LOG)") tests cannot run here:"; sort "$(SKIP_LOG)" | sed 's/^/  /'; \
 	else \
@@ -47,9 +51,8 @@ test: build ## all tests; ends with the count of tests that cannot run here, and
 	fi; \
 	exit $$status
 
-# The flag changes every crate's build, so that these have a directory of their own.
 models: ## the model checks of what several threads share: every interleaving, by loom
-	RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)" $(CARGO) test --release -p mooncake --lib --target-dir "$(TARGET_DIR)/loom" $(JOBS_FLAG) loom_
+	$(MODELS)
 
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

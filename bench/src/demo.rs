@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
-use crate::console::tell;
+use crate::console::{result, tell};
 use crate::software_npu;
 
 /// How long the target may take to come up.
@@ -18,6 +18,10 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// What a target's line ends with before its name.
 const LISTENING: &str = "listening on ";
+/// What the initiator's last line begins with.
+const CLOSING: &str = "verified ";
+/// The engine's log, of which a table wants only what is amiss.
+const LOG_LEVEL: &str = "MC_LOG_LEVEL";
 
 /// A child process that does not outlive this one's interest in it.
 struct Guard(Child);
@@ -65,6 +69,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         if let Some(library) = &arguments.library {
             command.arg("--library").arg(library);
         }
+        if std::env::var_os(LOG_LEVEL).is_none() {
+            command.env(LOG_LEVEL, "WARNING");
+        }
         if let Some(directory) = &software {
             software_npu::give(&mut command, directory);
         }
@@ -90,11 +97,22 @@ pub fn with_target(target: &mut Command, make: impl FnOnce(&str) -> Command) -> 
     let mut target = Guard(target.stderr(Stdio::piped()).spawn().context("cannot start the target")?);
     let name = wait_for_name(&mut target)?;
     let mut command = make(&name);
-    let initiator = command.stdin(Stdio::null()).spawn().context("cannot start the initiator")?;
-    let status = Guard(initiator).0.wait()?;
+    let initiator = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut initiator = Guard(initiator.context("cannot start the initiator")?);
+    let output = initiator.0.stdout.take().context("the initiator's output is a pipe")?;
+    // The closing line is kept for the end, so that nothing either process has to say comes behind it.
+    let mut closing = None;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if line.starts_with(CLOSING) { closing = Some(line) } else { result(line) }
+    }
+    let status = initiator.0.wait()?;
     let target_ended_well = target.stop()?;
     if !target_ended_well {
         tell("the target failed");
+    }
+    if let Some(line) = closing {
+        result(line);
     }
     Ok(if status.success() && target_ended_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod initiator;
 pub mod layout;
 pub mod library;
+pub mod overhead;
 pub mod pattern;
 pub mod placement;
 pub mod report;

@@ -1,0 +1,152 @@
+//! The benchmark as a user or a script runs it: two processes on two software NPUs.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use mooncake_test_support::{Child, SoftwareNpu, artifacts};
+
+const START: Duration = Duration::from_secs(60);
+const RUN: Duration = Duration::from_secs(120);
+
+fn bench(npu: &SoftwareNpu, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_transfer_engine_bench"));
+    npu.apply(&mut command);
+    command.args(["--local_server_name=127.0.0.1", "--library"]).arg(artifacts::library()).args(flags);
+    command
+}
+
+/// Starts a target with these flags; the process and the name it says it listens on.
+fn target(npu: &SoftwareNpu, flags: &[&str]) -> (Child, String) {
+    let mut command = bench(npu, flags);
+    let child = Child::start(command.arg("--mode=target"));
+    let line = child.wait_for_line(START, |line| line.contains("listening on "));
+    let name = line.rsplit(' ').next().unwrap().to_owned();
+    (child, name)
+}
+
+fn initiator(npu: &SoftwareNpu, flags: &[&str], segment: &str) -> Child {
+    let mut command = bench(npu, flags);
+    Child::start(command.args(["--mode", "initiator", "--segment_id", segment]))
+}
+
+/// The numbers of the closing line.
+fn closing(output: &str) -> (u64, u64) {
+    let line = output.lines().find_map(|line| line.strip_prefix("verified ")).expect("a closing line");
+    let (bytes, rest) = line.split_once(" bytes, ").unwrap();
+    (bytes.parse().unwrap(), rest.strip_suffix(" mismatches").unwrap().parse().unwrap())
+}
+
+#[test]
+fn iterations_print_upstreams_lines_and_verify_every_byte() {
+    for operation in ["read", "write"] {
+        let npu = SoftwareNpu::new().devices(2);
+        let flags = ["--block_iteration=3", "--block_size=4096", "--batch_size=8", "--operation", operation];
+        let (mut target, name) = target(&npu, &[&flags[..], &["--device_logicid=0"]].concat());
+        assert!(name.starts_with("127.0.0.1:"), "{name}");
+        let mut initiator = initiator(&npu, &[&flags[..], &["--device_logicid=1"]].concat(), &name);
+        let status = initiator.wait(RUN);
+        let output = initiator.output();
+        assert!(status.success(), "{output}\ntarget:\n{}", target.output());
+        for (block, total) in [(4, 32), (8, 64), (16, 128)] {
+            let shape = format!("us, block size {block}KB, total size {total}KB , throughput ");
+            let line =
+                output.lines().find(|line| line.contains(&shape)).unwrap_or_else(|| panic!("{output}"));
+            assert!(line.starts_with("Test completed: duration "), "{line}");
+            assert!(line.ends_with(" GB/s"), "{line}");
+        }
+        // A warm-up round and five more of each block size.
+        assert_eq!(closing(&output), (6 * 8 * (4096 + 8192 + 16384), 0));
+        assert!(target.is_running(), "a target serves until it is told to end");
+        target.kill();
+    }
+}
+
+#[test]
+fn threads_for_some_seconds_print_upstreams_line_and_json() {
+    let npu = SoftwareNpu::new().devices(2);
+    let flags = ["-threads=3", "-block_size=4096", "-batch_size", "16", "-buffer_size=1048576"];
+    let (_target, name) = target(&npu, &[&flags[..], &["-gpu_id=0"]].concat());
+    let more = ["-gpu_id=1", "-duration=1", "-operation=write", "--report_unit=MiB", "--json"];
+    let mut initiator = initiator(&npu, &[&flags[..], &more[..]].concat(), &name);
+    let status = initiator.wait(RUN);
+    let output = initiator.output();
+    assert!(status.success(), "{output}");
+    let line = output.lines().find(|line| line.starts_with("Test completed: ")).expect("upstream's line");
+    let (batches, throughput) = line
+        .strip_prefix("Test completed: duration 1.")
+        .and_then(|rest| rest.split_once(", batch count "))
+        .and_then(|(_, rest)| rest.split_once(", throughput "))
+        .unwrap_or_else(|| panic!("{line}"));
+    assert!(batches.parse::<u64>().unwrap() >= 3, "each thread runs a batch at least: {line}");
+    assert!(throughput.ends_with(" MiB/s"), "{line}");
+    for worker in 0..3 {
+        assert!(output.contains(&format!("Worker {worker} stopped!")), "{output}");
+    }
+    assert_eq!(closing(&output), (3 * 16 * 4096, 0));
+    let json = &output[output.find("\n{").expect("a JSON object")..];
+    let json = json.split_inclusive("\n}").next().unwrap();
+    let report: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!(report["verified_bytes"], 3 * 16 * 4096);
+    assert_eq!(report["mismatched_bytes"], 0);
+    assert_eq!(report["cells"][0]["operation"], "write");
+    assert_eq!(report["cells"][0]["block_bytes"], 4096);
+}
+
+#[test]
+fn a_target_ends_in_order_at_a_signal() {
+    let npu = SoftwareNpu::new().devices(1);
+    let (mut target, _name) = target(&npu, &["--buffer_size=1048576", "--threads=1", "--batch_size=1"]);
+    let status = Command::new("kill").arg(target.id().to_string()).status().unwrap();
+    assert!(status.success());
+    assert!(target.wait(START).success(), "{}", target.output());
+}
+
+#[test]
+fn blocks_in_the_wrong_place_fail_the_run() {
+    let directory = artifacts::profile_directory().join("misplaced-test");
+    std::fs::create_dir_all(&directory).unwrap();
+    let library: PathBuf = directory.join(format!("libmisplaced-{}.so", std::process::id()));
+    let sources = artifacts::workspace();
+    let status = Command::new("gcc")
+        .args(["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o"])
+        .arg(&library)
+        .arg("-I")
+        .arg(sources.join("include"))
+        .arg(sources.join("bench/tests/misplaced.c"))
+        .arg("-ldl")
+        .status()
+        .expect("gcc runs");
+    assert!(status.success());
+    for operation in ["read", "write"] {
+        let npu = SoftwareNpu::new().devices(2);
+        let flags = ["--block_iteration=1", "--block_size=4096", "--batch_size=8", "--operation", operation];
+        let (_target, name) = target(&npu, &[&flags[..], &["--device_logicid=0"]].concat());
+        let mut command = bench(&npu, &flags);
+        command.args(["--device_logicid=1", "--segment_id", &name, "--library"]).arg(&library);
+        let mut initiator = Child::start(command.env("REAL_LIBRARY", artifacts::library()));
+        let status = initiator.wait(RUN);
+        let output = initiator.output();
+        assert_eq!(status.code(), Some(1), "{output}");
+        let (verified, mismatched) = closing(&output);
+        assert_eq!(verified, 6 * 8 * 4096, "{output}");
+        // Two blocks of eight, but for the bytes that are the same by chance.
+        let wrong = 6 * 2 * 4096;
+        assert!((wrong * 9 / 10..=wrong).contains(&mismatched), "{output}");
+        assert!(output.contains("a block differs"), "{output}");
+    }
+    std::fs::remove_file(&library).unwrap();
+}
+
+#[test]
+fn a_target_that_is_not_there_is_an_error_with_a_reason() {
+    let npu = SoftwareNpu::new().devices(1);
+    let mut initiator =
+        initiator(&npu, &["--threads=1", "--batch_size=1", "--buffer_size=65536"], "127.0.0.1:1");
+    let status = initiator.wait(RUN);
+    let output = initiator.output();
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("cannot open segment 127.0.0.1:1: "), "{output}");
+}
