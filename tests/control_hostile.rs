@@ -200,8 +200,8 @@ fn a_first_frame_that_is_no_hello_is_refused_with_the_reason() {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
         assert_eq!(raw.refusal(), (false, code.to_owned()), "{shown}");
     }
-    assert_serves(&target);
     assert!(target.lost.try_recv().is_err(), "strangers are no loss");
+    assert_serves(&target);
 }
 
 #[test]
