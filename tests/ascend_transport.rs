@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cann_sys::LoadOptions;
-use mooncake::batch::{Batch, Outcome, Submission, Waited};
+use mooncake::batch::{Batch, Outcome, Stop, Submission, Waited};
 use mooncake::config::Config;
 use mooncake::control::{Connection, Control, Handler, Message};
 use mooncake::deadline::Deadline;
@@ -130,6 +130,11 @@ impl Node {
         self.ascend.unregister(ByteRange::new(address, length_bytes).unwrap(), self.device, soon())
     }
 
+    fn release(&self, address: u64, length_bytes: u64) {
+        self.unregister(address, length_bytes).unwrap();
+        free(self.device, address);
+    }
+
     fn connect(&self, to: &Self) -> Arc<Connection> {
         self.control.connect("127.0.0.1", to.control.port(), &to.incarnation, soon()).unwrap()
     }
@@ -244,8 +249,8 @@ fn a_block_longer_than_a_descriptor_is_split() {
     store(0, near, &bytes);
     a.must_transfer(&b, Direction::Write, &[(near, far, length)]);
     assert!(load(3, far, length) == bytes);
-    free(0, near);
-    free(3, far);
+    a.release(near, 302 * MIB);
+    b.release(far, 302 * MIB);
 }
 
 #[test]
@@ -262,13 +267,11 @@ fn crossing_opens_end_with_one_channel() {
         });
         assert!(load(5, far + MIB, 1000) == one);
         assert!(load(4, near + MIB, 1000) == two);
-        assert!(
-            wait_until(LONG, || {
-                let (left, right) = (a.ascend.channels(), b.ascend.channels());
-                left.len() == 1 && right.len() == 1 && left[0].name == right[0].name
-            }),
-            "one channel"
-        );
+        let one = wait_until(LONG, || {
+            let (left, right) = (a.ascend.channels(), b.ascend.channels());
+            left.len() == 1 && right.len() == 1 && left[0].name == right[0].name
+        });
+        assert!(one, "{:#?} {:#?}", a.ascend.channels(), b.ascend.channels());
     }
 }
 
@@ -463,4 +466,57 @@ fn withdrawn_memory_is_not_touched_again() {
     let name = a.ascend.channels()[0].name.clone();
     a.must_transfer(&b, Direction::Write, &[(near, far + MIB - 100, 100), (near, far + MIB + 4096, 100)]);
     assert_eq!(a.ascend.channels()[0].name, name);
+}
+
+/// Many gigabytes between two small buffers, so that the transfer lasts as long as it is let.
+fn endless(near: u64, far: u64) -> Vec<(u64, u64, u64)> {
+    vec![(near, far, 256 * MIB); 200]
+}
+
+#[test]
+fn a_deadline_leaves_nothing_running_and_harms_nobody_else() {
+    let (a, b) = (node(2), node(3));
+    let (near, far) = (a.buffer(256 * MIB), b.buffer(256 * MIB));
+    let (other_near, other_far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let bytes = pattern(8, MIB);
+    store(2, other_near, &bytes);
+    // Once over all of it, so that no page is touched for the first time in what follows.
+    a.must_transfer(&b, Direction::Write, &[(near, far, 256 * MIB)]);
+    let begun = Instant::now();
+    let (long, submitted) =
+        a.start(&b, Direction::Write, &endless(near, far), Deadline::after(Duration::from_secs(1)));
+    submitted.unwrap();
+    let (short, submitted) = a.start(&b, Direction::Write, &[(other_near, other_far, MIB)], soon());
+    submitted.unwrap();
+    let (outcome, error) = finished(&long);
+    assert!(outcome.failed > 0 && outcome.failed < 200, "{outcome:?}");
+    assert_eq!(error.as_ref().unwrap().code(), Code::Timeout, "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    // The memory is the caller's again.
+    let mine = pattern(9, 256 * MIB);
+    store(3, far, &mine);
+    let (outcome, error) = finished(&short);
+    assert!(outcome.is_success(), "{error:?}");
+    assert!(load(3, other_far, MIB) == bytes);
+    assert!(load(3, far, 256 * MIB) == mine, "something still wrote");
+    a.release(near, 256 * MIB);
+    b.release(far, 256 * MIB);
+}
+
+#[test]
+fn a_cancel_is_prompt() {
+    let (a, b) = (node(4), node(5));
+    let (near, far) = (a.buffer(256 * MIB), b.buffer(256 * MIB));
+    let (batch, submitted) = a.start(&b, Direction::Read, &endless(near, far), soon());
+    submitted.unwrap();
+    assert!(wait_until(LONG, || batch.progress().completed > 0), "the transfer to begin");
+    let begun = Instant::now();
+    batch.stop(Stop::Cancelled);
+    let (outcome, error) = finished(&batch);
+    assert!(outcome.failed > 0, "{outcome:?}");
+    assert_eq!(error.unwrap().code(), Code::Cancelled);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    a.must_transfer(&b, Direction::Read, &[(near, far, 4096)]);
+    a.release(near, 256 * MIB);
+    b.release(far, 256 * MIB);
 }

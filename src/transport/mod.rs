@@ -10,6 +10,7 @@
 pub mod ascend;
 pub mod local;
 mod request;
+pub mod tcp;
 
 use std::sync::Arc;
 

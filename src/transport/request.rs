@@ -106,6 +106,8 @@ impl Request {
         if end == self.job.extents.len() {
             self.release_pins();
         }
+        let bytes = extents.iter().fold(0, |sum: u64, extent| sum.saturating_add(extent.length_bytes));
+        self.job.submission.note_moved(self.job.direction, bytes);
         self.job.submission.extents_done(extents);
     }
 

@@ -25,6 +25,7 @@ use parking_lot::{Condvar, Mutex};
 use super::channel::{Channel, Close};
 use super::device::Device;
 use super::opening::{Opening, Role};
+use super::registration::Holdings;
 use super::session::Session;
 use super::worker;
 use crate::config::Config;
@@ -144,6 +145,7 @@ pub struct ChannelReport {
 pub struct Channels {
     config: Arc<Config>,
     incarnation: Incarnation,
+    holdings: Arc<Holdings>,
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
     default_device: AtomicI32,
     closed: AtomicBool,
@@ -161,10 +163,15 @@ impl Channels {
     ///
     /// # Errors
     /// [`Code::Internal`] when no thread can be had.
-    pub fn start(config: Arc<Config>, incarnation: Incarnation) -> Result<Arc<Self>> {
+    pub fn start(
+        config: Arc<Config>,
+        incarnation: Incarnation,
+        holdings: Arc<Holdings>,
+    ) -> Result<Arc<Self>> {
         let channels = Arc::new(Self {
             config,
             incarnation,
+            holdings,
             slots: Mutex::default(),
             default_device: AtomicI32::new(ANY_DEVICE),
             closed: AtomicBool::new(false),
@@ -197,6 +204,12 @@ impl Channels {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What this engine has registered.
+    #[must_use]
+    pub fn holdings(&self) -> &Holdings {
+        &self.holdings
     }
 
     /// This engine.

@@ -53,7 +53,7 @@ pub use registration::{HCCS_ALIGNMENT_BYTES, REGION_COUNT_LIMIT, REGION_LIMIT_BY
 use self::channels::Channels;
 use self::device::Device;
 use self::raw::PointerKind;
-use self::registration::{Holding, Links};
+use self::registration::{Holding, Holdings, Links};
 use super::Job;
 use super::request::Request;
 use crate::config::Config;
@@ -72,8 +72,7 @@ pub struct Ascend {
     config: Arc<Config>,
     channels: Arc<Channels>,
     devices: Mutex<BTreeMap<i32, Arc<Device>>>,
-    /// By device and start of the range.
-    holdings: Mutex<BTreeMap<(i32, u64), Holding>>,
+    holdings: Arc<Holdings>,
 }
 
 impl Ascend {
@@ -85,8 +84,9 @@ impl Ascend {
     pub fn start(runtime: Arc<Runtime>, config: &Config, incarnation: Incarnation) -> Result<Self> {
         runtime.require_one_sided()?;
         let config = Arc::new(config.clone());
-        let channels = Channels::start(Arc::clone(&config), incarnation)?;
-        Ok(Self { runtime, config, channels, devices: Mutex::default(), holdings: Mutex::default() })
+        let holdings: Arc<Holdings> = Arc::default();
+        let channels = Channels::start(Arc::clone(&config), incarnation, Arc::clone(&holdings))?;
+        Ok(Self { runtime, config, channels, devices: Mutex::default(), holdings })
     }
 
     /// The vendor's functions.
@@ -152,8 +152,7 @@ impl Ascend {
             return Ok(false);
         }
         let holding = Holding::acquire(&device, range, links, Deadline::after(REGISTER_LIMIT))?;
-        let earlier = self.holdings.lock().insert((device.id(), range.start()), holding);
-        if let Some(earlier) = earlier {
+        if let Some(earlier) = self.holdings.insert(range.start(), holding) {
             // The engine's registry refuses overlaps, so this is the same start registered twice by mistake.
             let _ = earlier.release();
         }
@@ -167,7 +166,7 @@ impl Ascend {
     /// [`Code::Busy`] when a channel could not be ended by the deadline; the range is withdrawn all the same, and
     /// deregistered as soon as that channel ends.
     pub fn unregister(&self, range: ByteRange, device: i32, deadline: Deadline) -> Result<()> {
-        let Some(holding) = self.holdings.lock().remove(&(device, range.start())) else { return Ok(()) };
+        let Some(holding) = self.holdings.remove(device, range.start()) else { return Ok(()) };
         let device = Arc::clone(holding.device());
         let withdrawn = holding.release();
         if withdrawn.is_empty() {
@@ -259,8 +258,7 @@ impl Ascend {
     /// [`Code::StillRunning`] when something the transport started is still running at the deadline.
     pub fn shutdown(&self, deadline: Deadline) -> Result<()> {
         let ended = self.channels.shutdown(deadline);
-        let holdings = std::mem::take(&mut *self.holdings.lock());
-        for holding in holdings.into_values() {
+        for holding in self.holdings.take_all() {
             let _ = holding.release();
         }
         self.devices.lock().clear();

@@ -199,7 +199,7 @@ pub fn initiate(
     let deadline = Deadline::after(config.ascend_connect_timeout);
     let (connection, device) = (slot.connection(), slot.device());
     let peer = connection.peer().incarnation.clone();
-    let binding = Binding::all(device);
+    let binding = channels.holdings().bind(device);
     let (key, lower) = pair(channels.incarnation(), slot.key().local_device, &peer, slot.key().remote_device);
     let generation = (binding.epoch(), 0);
     // Both sides count; the lowest bit tells whose count it is.
@@ -413,7 +413,7 @@ impl Terms {
         offer: &ChannelOffer,
     ) -> Result<(ChannelAnswer, Accept)> {
         let (config, own, device) = (channels.config(), channels.incarnation(), slot.device());
-        let binding = Binding::all(device);
+        let binding = channels.holdings().bind(device);
         let port_try = offer.rank.device_port.map_or(0, |_| offer.attempt >> 1);
         let own_rank = device.rank(config, &own.boot_id, Some(device_port(config, own, port_try)))?;
         let timeout = Duration::from_millis(offer.timeout_ms).min(config.ascend_connect_timeout);

@@ -6,9 +6,10 @@
 //! binds it any more, those that have are told to end, and the last owner gives it back to the vendor.
 //!
 //! Invariants: regions are registered and deregistered on the device's service thread only, one at a time, and no
-//! lock is held meanwhile; a region with a holding is bound by every channel made later; a bound region is never
+//! lock is held meanwhile; a region is bound by every channel that its holder makes later; a bound region is never
 //! deregistered.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -170,6 +171,56 @@ pub fn wait_gone(device: &Device, regions: &[ByteRange], deadline: Deadline) -> 
     Ok(())
 }
 
+/// What one engine has registered.
+///
+/// Channels of an engine bind its own regions only: memory that another engine of the process registered, and whose
+/// owner freed it without a word, must not break this engine's connections.
+#[derive(Default)]
+pub struct Holdings(Mutex<BTreeMap<(i32, u64), Holding>>);
+
+impl Holdings {
+    /// Keeps a holding under the start of its range; answers the one that was there.
+    #[must_use]
+    pub fn insert(&self, start: u64, holding: Holding) -> Option<Holding> {
+        self.0.lock().insert((holding.device.id(), start), holding)
+    }
+
+    /// Takes a holding out.
+    #[must_use]
+    pub fn remove(&self, device: i32, start: u64) -> Option<Holding> {
+        self.0.lock().remove(&(device, start))
+    }
+
+    /// Takes all holdings out.
+    #[must_use]
+    pub fn take_all(&self) -> Vec<Holding> {
+        std::mem::take(&mut *self.0.lock()).into_values().collect()
+    }
+
+    /// Becomes an owner of every region of these holdings on `device`.
+    #[must_use]
+    pub fn bind(&self, device: &Arc<Device>) -> Binding {
+        let holdings = self.0.lock();
+        let starts: BTreeSet<u64> = holdings
+            .values()
+            .filter(|holding| holding.device.id() == device.id())
+            .flat_map(|holding| holding.starts.iter().copied())
+            .collect();
+        let memory = device.memory();
+        let mut set = memory.set.lock();
+        let epoch = memory.epoch();
+        let live: Vec<VendorRegion> = set
+            .iter()
+            .filter(|(range, held)| {
+                starts.contains(&range.start()) && held.holdings.load(Ordering::Acquire) > 0
+            })
+            .map(|(_, held)| held.region)
+            .collect();
+        let regions = live.into_iter().filter(|region| set.hold(region.range).is_ok()).collect();
+        Binding { device: Arc::clone(device), epoch, regions }
+    }
+}
+
 /// The regions that one channel has bound.
 pub struct Binding {
     device: Arc<Device>,
@@ -178,22 +229,6 @@ pub struct Binding {
 }
 
 impl Binding {
-    /// Becomes an owner of every region that is not being withdrawn.
-    #[must_use]
-    pub fn all(device: &Arc<Device>) -> Self {
-        let memory = device.memory();
-        let mut set = memory.set.lock();
-        let epoch = memory.epoch();
-        let live: Vec<VendorRegion> = set
-            .iter()
-            .filter(|(_, held)| held.holdings.load(Ordering::Acquire) > 0)
-            .map(|(_, held)| held.region)
-            .collect();
-        let regions = live.into_iter().filter(|region| set.hold(region.range).is_ok()).collect();
-        drop(set);
-        Self { device: Arc::clone(device), epoch, regions }
-    }
-
     /// The epoch the regions are of.
     #[must_use]
     pub fn epoch(&self) -> u64 {

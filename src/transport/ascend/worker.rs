@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channel::{Channel, Order};
+use super::channel::{Channel, Close, Order};
 use super::direct::{Arrival, Cursor, Pipeline};
 use super::rank::Link;
 use super::raw::Wait;
@@ -189,6 +189,8 @@ impl Worker<'_> {
 
     /// Makes everything quiet and sorts the requests: arrived, failed, or for another channel.
     fn wind_up(&mut self, broken: Break) -> Ending {
+        // Closed first: a request that came after the queue was emptied would be lost.
+        self.channel.close(Close::Retire);
         let mut returned = self.channel.drain_queue();
         let (failure, to_blame) = match broken {
             Break::Finished => (None, None),
