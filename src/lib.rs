@@ -96,6 +96,7 @@ pub mod notify;
 pub mod peer;
 pub mod plan;
 pub mod registry;
+pub mod report;
 pub mod segment;
 mod sync;
 pub mod topology;

@@ -29,6 +29,6 @@ mod tests;
 
 pub use id::BatchId;
 pub use record::{Batch, MAX_TASKS_PER_BATCH, Outcome, Progress, Stop, Waited};
-pub use submission::Submission;
+pub use submission::{Observer, Submission};
 pub use table::{BatchTable, MAX_BATCHES};
 pub use task::TaskStatus;

@@ -7,21 +7,34 @@ use crate::batch::record::{Batch, Stop};
 use crate::batch::task::{Fate, Settled, Task, TaskStatus};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
-use crate::plan::Extent;
+use crate::plan::{Direction, Extent};
 use crate::sync::{AtomicU32, Ordering};
+
+/// Who is told what becomes of submissions: metrics and the log. Called on transports' threads: must not block.
+pub trait Observer: Send + Sync {
+    /// Something of a submission failed; once per call of a transport, not per task.
+    fn failed(&self, error: &Error);
+
+    /// Bytes have arrived.
+    fn moved(&self, direction: Direction, bytes: u64);
+
+    /// All tasks of the submission are terminal; `failed` of them have failed.
+    fn finished(&self, submission: &Submission, failed: u32);
+}
 
 /// The tasks of one call of submit. Task numbers of [`Extent`]s count from the first of them.
 ///
 /// Transports hold it in an [`Arc`] as long as they may still touch memory for it. Dropping the last one fails
 /// what is not finished.
-#[derive(Debug)]
 pub struct Submission {
     batch: Arc<Batch>,
     first_task: u32,
     task_count: u32,
     unfinished: AtomicU32,
+    failed: AtomicU32,
     deadline: Deadline,
     started: Instant,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Submission {
@@ -32,6 +45,23 @@ impl Submission {
     /// [`Code::TooManyRequests`] when the batch has no room left, [`Code::StaleHandle`] when it was freed,
     /// [`Code::Cancelled`] or [`Code::Timeout`] when it was stopped. Nothing is reserved then.
     pub fn start<I>(batch: &Arc<Batch>, lengths_bytes: I, deadline: Deadline) -> Result<Arc<Self>>
+    where
+        I: IntoIterator<Item = u64>,
+        I::IntoIter: ExactSizeIterator,
+    {
+        Self::start_observed(batch, lengths_bytes, deadline, None)
+    }
+
+    /// As [`Submission::start`], with somebody who is told what becomes of it.
+    ///
+    /// # Errors
+    /// As [`Submission::start`].
+    pub fn start_observed<I>(
+        batch: &Arc<Batch>,
+        lengths_bytes: I,
+        deadline: Deadline,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Result<Arc<Self>>
     where
         I: IntoIterator<Item = u64>,
         I::IntoIter: ExactSizeIterator,
@@ -53,14 +83,20 @@ impl Submission {
         if unfinished == 0 {
             batch.submission_finished();
         }
-        Ok(Arc::new(Self {
+        let submission = Arc::new(Self {
             batch: Arc::clone(batch),
             first_task,
             task_count,
             unfinished: AtomicU32::new(unfinished),
+            failed: AtomicU32::new(0),
             deadline,
             started: Instant::now(),
-        }))
+            observer,
+        });
+        if unfinished == 0 {
+            submission.tell_finished();
+        }
+        Ok(submission)
     }
 
     /// The batch it belongs to.
@@ -111,6 +147,13 @@ impl Submission {
         self.batch.stopping().or_else(|| self.deadline.expired().then_some(Stop::Timeout))
     }
 
+    /// Counts bytes that have arrived; beside [`Submission::extents_done`], which knows no direction.
+    pub fn note_moved(&self, direction: Direction, bytes: u64) {
+        if let Some(observer) = &self.observer {
+            observer.moved(direction, bytes);
+        }
+    }
+
     /// The bytes of one extent have arrived.
     pub fn extent_done(&self, extent: &Extent) {
         self.extents_done(std::slice::from_ref(extent));
@@ -129,6 +172,7 @@ impl Submission {
 
     /// Several extents have failed and are quiet.
     pub fn extents_failed(&self, extents: &[Extent], error: &Error) {
+        self.note_failure(error);
         let error = Arc::new(error.clone());
         let mut finished = 0;
         for extent in extents {
@@ -142,6 +186,7 @@ impl Submission {
 
     /// A task fails as a whole, because no extent was ever made of it. Number as in [`Extent`].
     pub fn task_failed(&self, task: u32, error: &Error) {
+        self.note_failure(error);
         self.note_error(task, &Arc::new(error.clone()));
         let finished = self.abandon(task);
         self.tasks_finished(finished);
@@ -152,6 +197,7 @@ impl Submission {
         if self.is_finished() {
             return;
         }
+        self.note_failure(error);
         let error = Arc::new(error.clone());
         let mut finished = 0;
         for task in 0..self.task_count {
@@ -185,6 +231,7 @@ impl Submission {
                 Settled::No => {}
                 Settled::Completed => finished += 1,
                 Settled::Failed => {
+                    self.failed.fetch_add(1, Ordering::AcqRel);
                     self.batch.task_failed();
                     finished += 1;
                 }
@@ -196,6 +243,7 @@ impl Submission {
     fn abandon(&self, task: u32) -> u32 {
         let failed = self.task(task).is_some_and(Task::abandon);
         if failed {
+            self.failed.fetch_add(1, Ordering::AcqRel);
             self.batch.task_failed();
         }
         u32::from(failed)
@@ -214,10 +262,34 @@ impl Submission {
         }
     }
 
+    fn tell_finished(&self) {
+        if let Some(observer) = &self.observer {
+            observer.finished(self, self.failed.load(Ordering::Acquire));
+        }
+    }
+
+    fn note_failure(&self, error: &Error) {
+        if let Some(observer) = &self.observer {
+            observer.failed(error);
+        }
+    }
+
     fn tasks_finished(&self, count: u32) {
         if count > 0 && self.unfinished.fetch_sub(count, Ordering::AcqRel) == count {
+            // Before the wake, so that whoever waited sees what was counted.
+            self.tell_finished();
             self.batch.submission_finished();
         }
+    }
+}
+
+impl std::fmt::Debug for Submission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submission")
+            .field("first_task", &self.first_task)
+            .field("task_count", &self.task_count)
+            .field("unfinished", &self.unfinished)
+            .finish_non_exhaustive()
     }
 }
 

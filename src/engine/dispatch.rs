@@ -219,6 +219,7 @@ impl Shared {
                 }
                 continue;
             }
+            self.observed.metrics.extents.add(u64::try_from(extents.len()).unwrap_or(u64::MAX));
             jobs.push(Job {
                 direction,
                 extents,

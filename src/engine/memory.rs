@@ -54,6 +54,7 @@ impl Engine {
         }
         undo.done.clear();
         registration.commit();
+        shared.observed.metrics.registrations.add(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
         shared.publish(shared.metadata_deadline())
     }
 
@@ -133,18 +134,33 @@ impl Shared {
     }
 
     fn unregister(&self, address: u64) -> Result<()> {
+        let metrics = &self.observed.metrics;
+        match self.take_back(address) {
+            Ok(()) => metrics.unregistrations.increment(),
+            Err(error) => {
+                if error.code() == Code::Busy {
+                    metrics.unregistrations_busy.increment();
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_back(&self, address: u64) -> Result<()> {
         let removal = self.registry.begin_remove(address)?;
         let (range, kind) = (removal.region().range(), removal.region().kind());
         let deadline = self.metadata_deadline();
         self.withdraw_at_peers(range, deadline)?;
         if let MemoryKind::Device(device) = kind
-            && let Some(ascend) = self.npu.opened() {
-                // Nothing of ours or a peer's uses the range any more; a channel that will not end keeps only its
-                // binding, which goes when the channel does.
-                if let Err(error) = ascend.unregister(range, device, deadline) {
-                    log::warn!("{error}");
-                }
+            && let Some(ascend) = self.npu.opened()
+        {
+            // Nothing of ours or a peer's uses the range any more; a channel that will not end keeps only its
+            // binding, which goes when the channel does.
+            if let Err(error) = ascend.unregister(range, device, deadline) {
+                log::warn!("{error}");
             }
+        }
         removal.commit();
         Ok(())
     }

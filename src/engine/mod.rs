@@ -12,6 +12,7 @@
 mod dispatch;
 mod memory;
 mod npu;
+mod observed;
 mod passive;
 mod process;
 mod remote;
@@ -47,6 +48,7 @@ pub use crate::plan::Direction;
 pub use submit::TransferFailure;
 
 use npu::Npu;
+use observed::Observed;
 use remote::Link;
 
 /// How long [`Engine::close`] waits for what is in flight before it takes it down.
@@ -113,6 +115,7 @@ pub(crate) struct Shared {
     device: Option<i32>,
     metadata: Box<dyn Metadata>,
     pub(crate) registry: Registry,
+    observed: Arc<Observed>,
     segments: SegmentTable,
     batches: BatchTable,
     notes: NoteQueue,
@@ -153,6 +156,7 @@ impl Engine {
         }
         let shared = Arc::new(Shared {
             registry: Registry::new(),
+            observed: Arc::default(),
             segments: SegmentTable::new(&name),
             batches: BatchTable::new(MAX_BATCHES),
             notes: NoteQueue::new(config.max_notes),
@@ -251,7 +255,9 @@ impl Engine {
             )
             .advice("split the batch, or raise MOONCAKE_TRANSFER_MAX_BATCH")
         })?;
-        self.shared.batches.allocate(capacity).map(|id| id.raw())
+        let id = self.shared.batches.allocate(capacity)?;
+        self.shared.observed.metrics.batches_allocated.increment();
+        Ok(id.raw())
     }
 
     /// Reads the machine's memory nodes again.
@@ -275,6 +281,13 @@ impl Engine {
     pub fn links(&self, json: bool) -> String {
         let links = self.shared.links();
         if json { links.to_json().to_string() } else { links.to_text() }
+    }
+
+    /// The engine's metrics in Prometheus' text format; the names are in [`crate::metrics`].
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        self.shared.refresh_gauges();
+        self.shared.observed.metrics.text()
     }
 
     /// Ends the engine: waits a moment for what is in flight, makes the rest quiet, and stops every thread.
@@ -305,6 +318,23 @@ impl Shared {
             return Err(Error::new(Code::StaleHandle, Stage::Configure, "the engine is closed"));
         }
         Ok(())
+    }
+
+    /// Brings the gauges up to date that mirror a table.
+    fn refresh_gauges(&self) {
+        let metrics = &self.observed.metrics;
+        let (_, regions) = self.registry.snapshot();
+        let bytes =
+            regions.iter().fold(0_u64, |sum, region| sum.saturating_add(region.range().length_bytes()));
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        metrics.regions.set(count(regions.len()));
+        metrics.registered_bytes.set(bytes);
+        metrics.batches.set(count(self.batches.len()));
+        metrics.peers.set(count(self.peers.read().len()));
+        metrics
+            .control_connections
+            .set(self.control.get().map_or(0, |control| count(control.connections().len())));
+        metrics.channels.set(self.npu.opened().map_or(0, |ascend| count(ascend.channels().len())));
     }
 
     fn control_port(&self) -> u16 {
@@ -346,9 +376,10 @@ impl Shared {
             log::warn!("closing engine {}: {error}", self.name);
         }
         if let Some(ascend) = self.npu.take()
-            && let Err(error) = ascend.shutdown(Deadline::after(CLOSE_GRACE)) {
-                log::warn!("closing engine {}: {error}", self.name);
-            }
+            && let Err(error) = ascend.shutdown(Deadline::after(CLOSE_GRACE))
+        {
+            log::warn!("closing engine {}: {error}", self.name);
+        }
         if let Some(control) = self.control.get() {
             control.shutdown();
         }

@@ -33,11 +33,20 @@ impl Passive {
 impl Responder for Passive {
     fn descriptor(&self) -> Vec<u8> {
         // Upstream answers `null` while it has no segment; so do we while we go away.
-        self.engine().map_or_else(|_| b"null\n".to_vec(), |engine| engine.descriptor().encode())
+        self.engine().map_or_else(
+            |_| b"null\n".to_vec(),
+            |engine| {
+                engine.observed.metrics.handshakes_served.increment();
+                engine.descriptor().encode()
+            },
+        )
     }
 
     fn notify(&self, note: Note) -> Result<()> {
-        self.engine()?.notes.push(note)
+        let engine = self.engine()?;
+        let metrics = &engine.observed.metrics;
+        metrics.notes_received.increment();
+        engine.notes.push(note).inspect_err(|_| metrics.notes_dropped.increment())
     }
 }
 
@@ -58,6 +67,7 @@ impl Handler for Passive {
 
     fn lost(&self, peer: &Incarnation, why: &Error) {
         if let Ok(engine) = self.engine() {
+            engine.observed.metrics.control_connections_lost.increment();
             engine.peer_lost(peer, why);
         }
     }

@@ -114,7 +114,9 @@ impl Shared {
     pub(super) fn send_note(&self, segment: &Segment, note: &Note) -> Result<()> {
         // Upstream dials the name inside the descriptor, not the one that was opened.
         let peer = segment.descriptor().name.parse::<Endpoint>()?;
-        handshake::send_notify(&peer, note, &self.config, self.metadata_deadline())
+        handshake::send_notify(&peer, note, &self.config, self.metadata_deadline())?;
+        self.observed.metrics.notes_sent.increment();
+        Ok(())
     }
 
     fn refresh_quietly(&self, segment: &Segment, deadline: Deadline) {

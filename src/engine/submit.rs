@@ -1,11 +1,12 @@
 //! From requests to groups of blocks: everything that needs no word from the peer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::dispatch::Group;
+use super::observed::Observed;
 use super::{Engine, Request, Shared, TaskState, process};
-use crate::batch::{Batch, BatchId, Stop, Submission, Waited};
+use crate::batch::{Batch, BatchId, Observer, Stop, Submission, Waited};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
@@ -57,7 +58,10 @@ impl Engine {
     ) -> Result<()> {
         self.shared.check_usable()?;
         let batch = self.shared.batches.get(BatchId::from_raw(batch))?;
-        self.shared.submit(&batch, requests, note, timeout)
+        let started = Instant::now();
+        let outcome = self.shared.submit(&batch, requests, note, timeout);
+        self.shared.count_submit(&outcome, requests.len(), started);
+        outcome
     }
 
     /// Submits requests, waits for them, and when the time is over makes quiet what it started before it
@@ -77,8 +81,7 @@ impl Engine {
         let batch = self.shared.batches.get(BatchId::from_raw(id))?;
         let limit = self.shared.time_limit(requests, timeout);
         let outcome = self
-            .shared
-            .submit(&batch, requests, note, timeout)
+            .submit(id, requests, note, timeout)
             .and_then(|()| self.shared.wait_and_drain(&batch, Deadline::after(limit)));
         match outcome {
             Err(error) if error.code() == Code::StillRunning => {
@@ -86,6 +89,7 @@ impl Engine {
             }
             outcome => {
                 self.shared.batches.abandon(BatchId::from_raw(id))?;
+                self.shared.observed.metrics.batches_freed.increment();
                 outcome.map_err(TransferFailure::from)
             }
         }
@@ -141,7 +145,9 @@ impl Engine {
     /// [`Code::Busy`] while that is not so, [`Code::StaleHandle`].
     pub fn free_batch(&self, batch: u64) -> Result<()> {
         self.shared.check_usable()?;
-        self.shared.batches.free(BatchId::from_raw(batch))
+        self.shared.batches.free(BatchId::from_raw(batch))?;
+        self.shared.observed.metrics.batches_freed.increment();
+        Ok(())
     }
 
     /// Why a task failed.
@@ -184,8 +190,11 @@ impl Shared {
             (None, _) => None,
         };
         let deadline = Deadline::after(self.time_limit(requests, timeout));
-        let submission =
-            Submission::start(batch, requests.iter().map(|request| request.length_bytes), deadline)?;
+        let lengths_bytes = requests.iter().map(|request| request.length_bytes);
+        let observer: Arc<dyn Observer> = Arc::<Observed>::clone(&self.observed);
+        self.observed.metrics.submissions_running.increment();
+        let submission = Submission::start_observed(batch, lengths_bytes, deadline, Some(observer))
+            .inspect_err(|_| self.observed.metrics.submissions_running.decrement())?;
         if let Some((note, segment)) = noted {
             self.note_when_finished(batch, segment, note);
         }
@@ -193,6 +202,21 @@ impl Shared {
             self.dispatch(group);
         }
         Ok(())
+    }
+
+    fn count_submit(&self, outcome: &Result<()>, requests: usize, started: Instant) {
+        let metrics = &self.observed.metrics;
+        metrics.submit_seconds.observe(started.elapsed());
+        match outcome {
+            Ok(()) => {
+                metrics.submissions.increment();
+                metrics.requests_submitted.add(u64::try_from(requests).unwrap_or(u64::MAX));
+            }
+            Err(error) => {
+                metrics.submissions_refused.increment();
+                metrics.failures.count(error);
+            }
+        }
     }
 
     /// The segments that the requests name, each once.

@@ -83,10 +83,8 @@ metrics! {
     channels_opened: Counter as Counter, "mooncake_transfer_channels_opened_total", "Device channels established";
     channels_failed: Counter as Counter, "mooncake_transfer_channels_failed_total", "Device channels lost or never established";
     channels_closed: Counter as Counter, "mooncake_transfer_channels_closed_total", "Device channels closed in order";
-    control_connections_opened: Counter as Counter, "mooncake_transfer_control_connections_opened_total", "Control connections established";
     control_connections_lost: Counter as Counter, "mooncake_transfer_control_connections_lost_total", "Control connections lost";
     handshakes_served: Counter as Counter, "mooncake_transfer_handshakes_served_total", "Handshake requests answered";
-    handshakes_refused: Counter as Counter, "mooncake_transfer_handshakes_refused_total", "Handshake sessions closed for a fault of the client";
     notes_sent: Counter as Counter, "mooncake_transfer_notes_sent_total", "Notifications delivered to peers";
     notes_received: Counter as Counter, "mooncake_transfer_notes_received_total", "Notifications received from peers";
     notes_dropped: Counter as Counter, "mooncake_transfer_notes_dropped_total", "Notifications refused because the queue was full";
