@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use mooncake_test_support::Child;
+use mooncake_test_support::{Child, skip};
 
 use crate::build::{Program, succeed};
 
@@ -88,6 +88,21 @@ fn a_signal_closes_the_engine_and_ends_the_process_with_its_number() {
         let _ready = child.wait_for_line(LIMIT, |line| line == "ready");
         succeed(Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()));
         assert_eq!(child.wait(LIMIT).code(), Some(code), "{}", child.output());
+    }
+}
+
+#[test]
+fn valgrind_finds_nothing() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        skip("valgrind is not installed");
+        return;
+    }
+    let program = Program::compile("contract");
+    for scenario in ["handles", "notifications", "registration", "transfers"] {
+        let mut checked = Command::new("valgrind");
+        checked.args(["-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
+        checked.arg(program.command().get_program()).arg(scenario).env("MC_LOG_LEVEL", "ERROR");
+        succeed(&mut checked);
     }
 }
 

@@ -252,6 +252,31 @@ fn a_peer_that_is_not_there_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_frozen_peer_costs_its_deadline_and_nothing_else() {
+    let (program, npu) = (Program::compile("peer"), SoftwareNpu::new().devices(3));
+    let (mut a, mut b) = (Peer::start(&program, &npu, 0), Peer::start(&program, &npu, 1));
+    let mut c = Peer::start(&program, &npu, 2);
+    let (local, frozen) = (a.region("npu", 2 * MIB, 0), b.region("npu", 2 * MIB, 6));
+    let other = c.region("npu", 2 * MIB, 8);
+    let name = b.name().to_owned();
+    a.must(&format!("open {name}"));
+    b.signal("STOP");
+    let answer = a.ask(&format!("{} 1500", running("read", local, &name, frozen, shape(65536, false))));
+    b.signal("CONT");
+    assert!(answer.starts_with("failed timeout"), "{answer}");
+    assert!(answer.contains(&name), "{answer}");
+    both_ways(&mut a, local, &mut c, other, shape(65536, false));
+    // And it is reachable again when it goes on, without anybody's doing.
+    let read = running("read", local, &name, frozen, shape(65536, false));
+    let back = wait_until(Duration::from_secs(30), || a.ask(&read).starts_with("ok"));
+    assert!(back, "{}", a.ask(&read));
+    a.check(local, 6);
+    a.quit();
+    b.quit();
+    c.quit();
+}
+
+#[test]
 fn two_engines_on_one_host_exchange_notes_and_probes() {
     let (program, npu) = (Program::compile("peer"), SoftwareNpu::new().devices(2));
     let (mut a, mut b) = (Peer::start(&program, &npu, 0), Peer::start(&program, &npu, 1));

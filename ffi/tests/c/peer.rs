@@ -1,10 +1,11 @@
 //! `tests/c/peer.c` as a child process: one engine on one software NPU, driven by commands.
 
+use std::process::Command;
 use std::time::Duration;
 
 use mooncake_test_support::{Child, SoftwareNpu};
 
-use crate::build::Program;
+use crate::build::{Program, succeed};
 
 /// Longest time for an answer.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -97,6 +98,11 @@ impl Peer {
     /// Fails the test unless every byte of the region is that of `seed`'s pattern.
     pub fn check(&mut self, region: Region, seed: u64) {
         self.must(&format!("check {} {seed}", region.number));
+    }
+
+    /// Sends the process a signal, for example `STOP`.
+    pub fn signal(&self, name: &str) {
+        succeed(Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()));
     }
 
     /// Ends the process at once, as a crash does.
