@@ -1,7 +1,7 @@
 //! Copies: what an address is, and how its bytes move.
 //!
 //! Device and pinned memory are reached through their own mappings by a plain memory copy. Memory of the program
-//! that the simulator does not know is reached by `process_vm_readv` and `process_vm_writev` on this very process:
+//! that the simulator does not know is reached by `process_vm_readv` on this very process:
 //! the kernel then answers a wild address with an error, where a plain copy would kill the process. Long copies
 //! go in chunks, so that an abort is prompt.
 
@@ -86,14 +86,11 @@ pub fn transfer(
         (End::Block { address: target, .. }, End::Block { address: source, .. }) => {
             move_mapped(*target, *source, length, stop)
         }
-        // Here the kernel checks both sides: the remote one as such, the local one as its own copy target.
+        // The kernel checks both sides: the remote one as such, the local one as its own copy target.
         (
             End::Plain { address: target } | End::Block { address: target, .. },
-            End::Plain { address: source },
-        ) => move_foreign(own_pid(), *target, *source, length, Direction::Read, stop),
-        (End::Plain { address: target }, End::Block { address: source, .. }) => {
-            move_foreign(own_pid(), *source, *target, length, Direction::Write, stop)
-        }
+            End::Plain { address: source } | End::Block { address: source, .. },
+        ) => move_checked(*target, *source, length, stop),
     }
 }
 
@@ -117,6 +114,17 @@ pub fn move_mapped(
         done += step;
     }
     Ok(())
+}
+
+/// Copies inside this process where either side may be a wild address.
+pub fn move_checked(
+    target: usize,
+    source: usize,
+    length: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), Interrupted> {
+    // Always a read: memory checkers then see the target as written.
+    move_foreign(own_pid(), target, source, length, Direction::Read, stop)
 }
 
 /// Direction of a copy between this process and memory that only the kernel can reach.
@@ -185,7 +193,7 @@ pub fn fill(target: &End, value: u8, length: usize) -> Outcome {
             while done < length {
                 let step = chunk.len().min(length - done);
                 let local = chunk.as_ptr() as usize;
-                move_foreign(own_pid(), local, address.wrapping_add(done), step, Direction::Write, &|| false)
+                move_checked(address.wrapping_add(done), local, step, &|| false)
                     .map_err(|reason| refused(&reason, *address, length))?;
                 done += step;
             }

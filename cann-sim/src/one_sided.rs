@@ -87,12 +87,8 @@ impl Piece {
             (Route::Mapped, Direction::Write) => copy::move_mapped(remote, local, length, stop),
             (Route::Mapped, Direction::Read) => copy::move_mapped(local, remote, length, stop),
             (Route::RemoteProcess(pid), _) => copy::move_foreign(pid, local, remote, length, direction, stop),
-            (Route::LocalPlain, Direction::Write) => {
-                copy::move_foreign(copy::own_pid(), remote, local, length, Direction::Read, stop)
-            }
-            (Route::LocalPlain, Direction::Read) => {
-                copy::move_foreign(copy::own_pid(), remote, local, length, Direction::Write, stop)
-            }
+            (Route::LocalPlain, Direction::Write) => copy::move_checked(remote, local, length, stop),
+            (Route::LocalPlain, Direction::Read) => copy::move_checked(local, remote, length, stop),
         }
     }
 }

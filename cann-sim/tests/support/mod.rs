@@ -63,13 +63,6 @@ pub fn expect_ok(mut command: Command) {
     );
 }
 
-/// Runs a case with variables.
-pub fn run(source: &str, case: &str, variables: &[(&str, &str)]) {
-    let mut command = command(source, case);
-    command.envs(variables.iter().copied());
-    expect_ok(command);
-}
-
 /// One test per case of a C program; the text says which section of the facts it shows.
 #[macro_export]
 macro_rules! cases {
@@ -78,7 +71,9 @@ macro_rules! cases {
             $(#[doc = $section])*
             #[test]
             fn $case() {
-                $crate::support::run($source, stringify!($case), &[$($(($name, $value)),*)?]);
+                let mut command = $crate::support::command($source, stringify!($case));
+                $($(command.env($name, $value);)*)?
+                $crate::support::expect_ok(command);
             }
         )*
     };
