@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Shared};
+use super::{Engine, Shared, process};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, Location, MemoryKind};
@@ -152,6 +152,9 @@ impl Shared {
         let (range, kind) = (removal.region().range(), removal.region().kind());
         let deadline = self.metadata_deadline();
         self.withdraw_at_peers(range, deadline)?;
+        for engine in process::all() {
+            engine.call_in(range, deadline);
+        }
         if let MemoryKind::Device(device) = kind
             && let Some(ascend) = self.npu.opened()
         {

@@ -9,6 +9,7 @@
 //! No call waits without a deadline. After [`Engine::close`], or in a child after `fork`, every call answers
 //! [`Code::StaleHandle`].
 
+mod borrowed;
 mod dispatch;
 mod memory;
 mod npu;
@@ -47,6 +48,7 @@ pub use crate::notify::Note;
 pub use crate::plan::Direction;
 pub use submit::TransferFailure;
 
+use borrowed::Borrowed;
 use npu::Npu;
 use observed::Observed;
 use remote::Link;
@@ -116,6 +118,7 @@ pub(crate) struct Shared {
     metadata: Box<dyn Metadata>,
     pub(crate) registry: Registry,
     observed: Arc<Observed>,
+    borrowed: Borrowed,
     segments: SegmentTable,
     batches: BatchTable,
     notes: NoteQueue,
@@ -157,6 +160,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             registry: Registry::new(),
             observed: Arc::default(),
+            borrowed: Borrowed::default(),
             segments: SegmentTable::new(&name),
             batches: BatchTable::new(MAX_BATCHES),
             notes: NoteQueue::new(config.max_notes),

@@ -35,9 +35,12 @@ pub(super) fn find(incarnation: &Incarnation) -> Option<Arc<Shared>> {
     ENGINES.lock().get(&incarnation.id).and_then(Weak::upgrade)
 }
 
-/// Pins a range that some engine of this process has registered. Vendor registrations belong to the process and the
-/// device, so every engine can move the range; the pin makes the owner's unregister answer "busy" meanwhile.
+/// All engines of this process.
+pub(super) fn all() -> Vec<Arc<Shared>> {
+    ENGINES.lock().values().filter_map(Weak::upgrade).collect()
+}
+
+/// Pins a range that some engine of this process has registered; the pin makes the owner's unregister answer "busy".
 pub(super) fn pin(range: ByteRange) -> Option<Pin> {
-    let engines: Vec<Arc<Shared>> = ENGINES.lock().values().filter_map(Weak::upgrade).collect();
-    engines.iter().find_map(|engine| engine.registry.find_containing(range)?.pin())
+    all().iter().find_map(|engine| engine.registry.find_containing(range)?.pin())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::dispatch::Group;
 use super::observed::Observed;
-use super::{Engine, Request, Shared, TaskState, process};
+use super::{Engine, Request, Shared, TaskState};
 use crate::batch::{Batch, BatchId, Observer, Stop, Submission, Waited};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
@@ -284,11 +284,7 @@ impl Shared {
         // The resolver's lock ends here; the vendor may be asked only after it.
         let mut pins = resolver.into_pins();
         for (request, block) in unregistered {
-            if let Some(kind) = Self::borrow(&mut pins, &block) {
-                groups.add(key(request, kind), block, requests.len());
-                continue;
-            }
-            match self.kind_of(block.local) {
+            match self.kind_of(&mut pins, &block) {
                 Ok(kind) => groups.add(key(request, kind), block, requests.len()),
                 Err(error) => refused.push((block.task, error)),
             }
@@ -312,23 +308,20 @@ impl Shared {
             .collect()
     }
 
-    /// Pins memory that only another engine of this process has registered, once per region and call.
-    fn borrow(pins: &mut Vec<Pin>, block: &Block) -> Option<MemoryKind> {
-        let range = ByteRange::checked(block.local, block.length_bytes)?;
-        let known = pins.iter().rev().find(|pin| pin.region().range().contains(range));
-        if let Some(pin) = known {
-            return Some(pin.region().kind());
+    /// What memory is that this engine has not registered. Memory of another engine of the process is pinned, once
+    /// per region and call.
+    fn kind_of(&self, pins: &mut Vec<Pin>, block: &Block) -> Result<MemoryKind> {
+        let range = ByteRange::new(block.local, block.length_bytes)?;
+        if let Some(pin) = pins.iter().rev().find(|pin| pin.region().range().contains(range)) {
+            return Ok(pin.region().kind());
         }
-        let pin = process::pin(range)?;
-        let kind = pin.region().kind();
-        pins.push(pin);
-        Some(kind)
-    }
-
-    /// What memory nobody in this process has registered is.
-    fn kind_of(&self, address: u64) -> Result<MemoryKind> {
+        if let Some(pin) = self.borrow(range)? {
+            let kind = pin.region().kind();
+            pins.push(pin);
+            return Ok(kind);
+        }
         match self.npu.opened() {
-            Some(ascend) => ascend.classify(address),
+            Some(ascend) => ascend.classify(block.local),
             None => Ok(MemoryKind::Host),
         }
     }
