@@ -17,6 +17,7 @@ use crate::bare::Pair;
 use crate::device::{Memory, Npu};
 use crate::exchange::{Carrier, Client};
 use crate::placement::Placement;
+use crate::session::processor_time;
 use crate::software_npu;
 use crate::statistics::Sample;
 
@@ -57,6 +58,10 @@ pub struct Line {
     pub bare_p90_ns: f64,
     /// The memory copy, for each request.
     pub memcpy_ns: f64,
+    /// Processor time of the engine's round, all threads, for each request.
+    pub engine_cpu_ns: f64,
+    /// Processor time of the vendor's loop, for each request.
+    pub bare_cpu_ns: f64,
     /// Allocations of a round, all threads of the engine.
     pub allocations_per_batch: f64,
 }
@@ -70,27 +75,29 @@ impl Line {
 
     /// The names of the columns of [`Line::csv`].
     pub const COLUMNS: &'static str = "regions,batch,block_bytes,rounds,engine_ns,engine_p10_ns,engine_p90_ns,\
-        submit_ns,bare_ns,bare_p10_ns,bare_p90_ns,memcpy_ns,overhead_ns,allocations_per_batch";
+        submit_ns,bare_ns,bare_p10_ns,bare_p90_ns,memcpy_ns,overhead_ns,engine_cpu_ns,bare_cpu_ns,\
+        allocations_per_batch";
 
     /// The line, nanoseconds for each request.
     #[must_use]
     pub fn csv(&self) -> String {
         let Self { regions, batch, engine_ns, engine_p10_ns, engine_p90_ns, submit_ns, bare_ns, .. } = *self;
-        let Self { bare_p10_ns, bare_p90_ns, memcpy_ns, allocations_per_batch, .. } = *self;
+        let Self { bare_p10_ns, bare_p90_ns, memcpy_ns, engine_cpu_ns, bare_cpu_ns, .. } = *self;
+        let allocations_per_batch = self.allocations_per_batch;
         let overhead = self.overhead_ns();
         format!(
             "{regions},{batch},{BLOCK_BYTES},{ROUNDS},{engine_ns:.1},{engine_p10_ns:.1},{engine_p90_ns:.1},\
              {submit_ns:.1},{bare_ns:.1},{bare_p10_ns:.1},{bare_p90_ns:.1},{memcpy_ns:.1},{overhead:.1},\
-             {allocations_per_batch:.1}"
+             {engine_cpu_ns:.1},{bare_cpu_ns:.1},{allocations_per_batch:.1}"
         )
     }
 }
 
-/// Measures all batches against a target that `transfer_engine_bench` runs, on devices 1 (here) and 0.
+/// Measures these batches against a target that `transfer_engine_bench` runs, on devices 1 (here) and 0.
 ///
 /// # Errors
 /// If a transfer or a call fails.
-pub fn measure(target: &str, mut show: impl FnMut(&Line)) -> Result<Vec<Line>> {
+pub fn measure(target: &str, batches: &[u64], mut show: impl FnMut(&Line)) -> Result<Vec<Line>> {
     let options = software_npu::load_options();
     let npu = Npu::open(&options, 1)?;
     let other = Npu::open(&options, 0)?;
@@ -99,10 +106,11 @@ pub fn measure(target: &str, mut show: impl FnMut(&Line)) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for regions in REGIONS {
         let setting = Setting::new(&npu, target, regions)?;
-        for batch in BATCHES {
+        for batch in batches.iter().copied() {
             let blocks = blocks(batch, regions);
             let mut line = setting.engine(&blocks)?;
-            let bare = repeat(|| pair.put(&blocks, BLOCK_BYTES))?;
+            let (bare, bare_cpu) = repeat(|| pair.put(&blocks, BLOCK_BYTES))?;
+            line.bare_cpu_ns = per_request(bare_cpu, batch);
             line.bare_ns = per_request(bare.percentile(50), batch);
             line.bare_p10_ns = per_request(bare.percentile(10), batch);
             line.bare_p90_ns = per_request(bare.percentile(90), batch);
@@ -161,7 +169,7 @@ impl Setting {
         let mut submits = Vec::with_capacity(ROUNDS + WARM_UP_ROUNDS);
         let mut allocations_before = allocations::count();
         let mut round = 0;
-        let whole = repeat(|| {
+        let (whole, cpu) = repeat(|| {
             if round == WARM_UP_ROUNDS {
                 allocations_before = allocations::count();
             }
@@ -188,6 +196,8 @@ impl Setting {
             bare_p10_ns: 0.0,
             bare_p90_ns: 0.0,
             memcpy_ns: 0.0,
+            engine_cpu_ns: per_request(cpu, batch),
+            bare_cpu_ns: 0.0,
             allocations_per_batch: f64::from(u32::try_from(allocations)?) / f64::from(u32::try_from(ROUNDS)?),
         })
     }
@@ -235,11 +245,15 @@ fn blocks(batch: u64, regions: u64) -> Vec<(u64, u64)> {
         .collect()
 }
 
-fn repeat(mut round: impl FnMut() -> Result<Duration>) -> Result<Sample> {
+/// The durations of all rounds but the first ones, and the mean processor time of a round.
+fn repeat(mut round: impl FnMut() -> Result<Duration>) -> Result<(Sample, Duration)> {
     for _ in 0..WARM_UP_ROUNDS {
         round()?;
     }
-    (0..ROUNDS).map(|_| round()).collect::<Result<Vec<_>>>().map(Sample::new)
+    let before = processor_time();
+    let times = (0..ROUNDS).map(|_| round()).collect::<Result<Vec<_>>>()?;
+    let processor = processor_time().saturating_sub(before);
+    Ok((Sample::new(times), processor / u32::try_from(ROUNDS)?))
 }
 
 fn memcpy(blocks: &[(u64, u64)]) -> Result<Sample> {
@@ -252,7 +266,7 @@ fn memcpy(blocks: &[(u64, u64)]) -> Result<Sample> {
         .iter()
         .map(|(local, remote)| Ok((range(*local)?, range(*remote)?)))
         .collect::<Result<Vec<_>>>()?;
-    repeat(|| {
+    let (sample, _) = repeat(|| {
         let start = Instant::now();
         for (local, remote) in &ranges {
             let (Some(from), Some(to)) = (source.get(local.clone()), target.get_mut(remote.clone())) else {
@@ -262,7 +276,8 @@ fn memcpy(blocks: &[(u64, u64)]) -> Result<Sample> {
         }
         std::hint::black_box(&mut target);
         Ok(start.elapsed())
-    })
+    })?;
+    Ok(sample)
 }
 
 fn per_request(time: Duration, requests: u64) -> f64 {
