@@ -19,7 +19,7 @@ const HUGE_ARENA: usize = 4 << 30;
 /// Length of an arena of small pages unless one block needs more.
 const NORMAL_ARENA: usize = 256 << 20;
 /// Length of an arena of pinned host memory unless one block needs more.
-const HOST_ARENA: usize = 1 << 30;
+const HOST_ARENA: usize = 256 << 20;
 /// Alignment and granularity of blocks on small pages.
 const NORMAL_GRAIN: usize = 512;
 /// Alignment and granularity of pinned host memory.
@@ -65,7 +65,7 @@ impl Pool {
         if let Some(index) = self.arenas.iter().position(|(candidate, _)| Arc::ptr_eq(candidate, arena)) {
             if let Some((arena, free)) = self.arenas.get_mut(index) {
                 free.give_back(offset, size);
-                if free.is_whole() && arena.length() > self.arena_length {
+                if free.is_whole() && arena.length() > self.arena_length.next_multiple_of(HUGE_PAGE) {
                     self.arenas.swap_remove(index);
                     return;
                 }
@@ -95,8 +95,8 @@ impl DeviceHeap {
             size_bytes,
             state: Mutex::new(DeviceState {
                 used_bytes: 0,
-                huge: Pool::new(HUGE_PAGE, HUGE_ARENA, Arena::device),
-                normal: Pool::new(NORMAL_GRAIN, NORMAL_ARENA, Arena::device),
+                huge: Pool::new(HUGE_PAGE, HUGE_ARENA.min(size_bytes), Arena::device),
+                normal: Pool::new(NORMAL_GRAIN, NORMAL_ARENA.min(size_bytes), Arena::device),
             }),
         }
     }

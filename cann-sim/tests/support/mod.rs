@@ -71,6 +71,7 @@ macro_rules! cases {
             $(#[doc = $section])*
             #[test]
             fn $case() {
+                #[allow(unused_mut, reason = "not every case sets variables")]
                 let mut command = $crate::support::command($source, stringify!($case));
                 $($(command.env($name, $value);)*)?
                 $crate::support::expect_ok(command);
