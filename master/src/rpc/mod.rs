@@ -1,0 +1,94 @@
+//! The RPC server: upstream's coro_rpc on TCP, one task per connection.
+//!
+//! A connection's calls are answered in order, and everything a call changed is in the journal before its answer is
+//! sent. What a connection sends is bounded: a frame that is not ours, or too long, or that does not come to its end
+//! in time, ends it; the others go on.
+
+mod connection;
+mod dispatch;
+mod tally;
+mod unavailable;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mooncake_wire::Profile;
+use tokio::net::TcpListener;
+
+use crate::moment::Clock;
+use crate::state::State;
+
+/// Most connections at a time. Each idle one takes about a kilobyte here and as much in the kernel.
+pub const MAX_CONNECTIONS: usize = 65_536;
+/// How long a frame may take from its first byte to its last, and an answer to be taken.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after an accept that failed for want of files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Settings of the server.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The release that is spoken; none: each call tells.
+    pub profile: Option<Profile>,
+    /// Idle connections are closed after this time; none: never.
+    pub idle_timeout: Option<Duration>,
+    /// Whether small answers are sent at once.
+    pub no_delay: bool,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Server {
+    state: Arc<State>,
+    clock: Clock,
+    settings: Settings,
+    open: AtomicUsize,
+}
+
+impl Server {
+    /// A server of this state.
+    #[must_use]
+    pub const fn new(state: Arc<State>, clock: Clock, settings: Settings) -> Self {
+        Self { state, clock, settings, open: AtomicUsize::new(0) }
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Accepts connections for ever.
+    pub async fn run(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    if let Err(error) = stream.set_nodelay(self.settings.no_delay) {
+                        log::debug!("{peer}: {error}");
+                    }
+                    self.clone().spawn(stream, peer);
+                }
+                Err(error) => {
+                    log::warn!("accept: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn spawn(self: Arc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let metrics = self.state.metrics();
+        metrics.connections_accepted.increment();
+        if self.open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            metrics.connections_refused.increment();
+            return;
+        }
+        tokio::spawn(async move {
+            connection::serve(&self, stream, peer).await;
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}

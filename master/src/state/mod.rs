@@ -1,0 +1,383 @@
+//! What the master knows, and every rule about it. No sockets, no clock, no threads: each call takes the moment it
+//! happens at, and is safe from any thread.
+//!
+//! # Parts
+//!
+//! - `pool`: clients and their segments; gives each call a `View` of the segments that take puts.
+//! - `segment`, `extents`: the free space of a segment; a `Range` gives itself back when it is dropped.
+//! - `shard`, `object`: the object table in shards; a key is hashed once.
+//! - `choose`: which segments a new object goes to.
+//! - `put`, `read`, `remove`, `evict`, `upkeep`: the calls, by what they do.
+//!
+//! # Locks
+//!
+//! In this order, each held for a moment only and never across I/O: eviction, shard, quarantine, `Segment::extents`,
+//! journal buffer. No two shards are locked at once. The pool's lock is taken with none of them held.
+//!
+//! # Invariants
+//!
+//! - An object in the table has at least one replica. Its ranges are allocated as long as it exists, and are given
+//!   back by dropping it, after the record of that was appended to the journal.
+//! - A replica is readable only if it is complete and its segment is mounted.
+//! - Nothing that holds a lease is evicted.
+
+mod choose;
+mod evict;
+pub mod extents;
+pub mod object;
+pub mod pool;
+mod put;
+mod read;
+mod remove;
+mod restore;
+pub mod segment;
+pub mod shard;
+mod upkeep;
+
+use std::collections::BinaryHeap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::DefaultHashBuilder;
+use mooncake_wire::model::{self, PingAnswer, Uuid};
+use mooncake_wire::{ErrorCode, Outcome};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::journal::{Journal, Record};
+use crate::metrics::Metrics;
+use crate::moment::Moment;
+use crate::policy::Policy;
+use choose::Random;
+pub use evict::Evicted;
+use object::{Object, Replicas};
+use pool::{Mounted, Pool};
+pub use put::PutRequest;
+pub use read::pattern;
+use segment::{Segment, SegmentStatus};
+use shard::Shard;
+
+/// Number of shards; a power of two.
+const SHARDS: usize = 256;
+
+/// A key with its hash.
+#[derive(Debug, Clone, Copy)]
+struct Hashed<'k> {
+    hash: u64,
+    key: &'k [u8],
+}
+
+/// Space that nobody may use before a moment.
+#[derive(Debug)]
+struct Quarantined {
+    until: Moment,
+    object: u64,
+    replicas: Replicas,
+}
+
+impl PartialEq for Quarantined {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Quarantined {}
+impl PartialOrd for Quarantined {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Quarantined {
+    /// The soonest is the greatest, since the heap gives the greatest.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.until, other.object).cmp(&(self.until, self.object))
+    }
+}
+
+/// What the master knows.
+#[derive(Debug)]
+pub struct State {
+    policy: Policy,
+    hasher: DefaultHashBuilder,
+    shards: Vec<Mutex<Shard>>,
+    pool: Pool,
+    quarantine: Mutex<BinaryHeap<Quarantined>>,
+    /// One eviction at a time.
+    eviction: Mutex<()>,
+    /// Counts evictions, so that a put knows whether another one made room meanwhile.
+    eviction_epoch: AtomicU64,
+    /// Before this moment there is nothing to evict.
+    nothing_until: AtomicU64,
+    /// Looks that still have to search for replicas whose segment went.
+    searches: AtomicU64,
+    next_id: AtomicU64,
+    random: Random,
+    journal: Option<Journal>,
+    metrics: Arc<Metrics>,
+    next_look: AtomicU64,
+}
+
+/// The pool in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Bytes allocated in segments that are mounted.
+    pub used_bytes: u64,
+    /// Bytes of segments that are mounted.
+    pub capacity_bytes: u64,
+    /// Objects.
+    pub objects: usize,
+    /// Objects that are soft-pinned.
+    pub soft_pinned: usize,
+    /// Bytes of metadata.
+    pub metadata_bytes: u64,
+}
+
+impl State {
+    /// An empty state.
+    #[must_use]
+    pub fn new(policy: Policy, journal: Option<Journal>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
+            pool: Pool::default(),
+            quarantine: Mutex::new(BinaryHeap::new()),
+            eviction: Mutex::new(()),
+            eviction_epoch: AtomicU64::new(0),
+            nothing_until: AtomicU64::new(0),
+            searches: AtomicU64::new(0),
+            next_id: AtomicU64::new(1),
+            random: Random::new(policy.seed),
+            policy,
+            journal,
+            metrics,
+            next_look: AtomicU64::new(0),
+        }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The journal, if one is kept.
+    #[must_use]
+    pub const fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    fn hashed<'k>(&self, key: &'k [u8]) -> Hashed<'k> {
+        Hashed { hash: self.hasher.hash_one(key), key }
+    }
+
+    /// The shard of a key. The table inside uses the low bits and the top seven; these are others.
+    fn shard(&self, hashed: Hashed<'_>) -> MutexGuard<'_, Shard> {
+        let index = usize::from((hashed.hash >> 40).to_le_bytes()[0]) % SHARDS;
+        self.shard_at(index)
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "callers take the index modulo the fixed number of shards")]
+    fn shard_at(&self, index: usize) -> MutexGuard<'_, Shard> {
+        self.shards[index % SHARDS].lock()
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn record(&self, record: &Record<'_>) {
+        if let Some(journal) = &self.journal {
+            journal.append(record);
+        }
+    }
+
+    /// Writes what the calls so far have recorded. To be called before anything that changed the state is answered.
+    pub fn flush(&self) {
+        if let Some(journal) = &self.journal {
+            journal.flush();
+        }
+    }
+
+    /// Gives an object's space back, after the record of it.
+    fn discard(&self, object: Box<Object>) {
+        self.record(&Record::Dropped { id: object.id });
+        drop(object);
+    }
+
+    /// Keeps an object's space from use until a moment. Its record of going comes then, so that a restarted master
+    /// keeps the space as well.
+    fn quarantine(&self, object: Object, until: Moment, now: Moment) {
+        if until <= now {
+            self.discard(Box::new(object));
+            return;
+        }
+        let Object { id, replicas, .. } = object;
+        self.quarantine.lock().push(Quarantined { until, object: id, replicas });
+    }
+
+    /// Lends a segment to the pool.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` if base or size is 0.
+    pub fn mount(&self, segment: &model::Segment, client: Uuid, now: Moment) -> Outcome<()> {
+        self.mount_all(std::slice::from_ref(segment), client, false, now)
+    }
+
+    /// Lends all segments of a client, after which the client is known.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` if base or size of one is 0; those before it are mounted.
+    pub fn remount(&self, segments: &[model::Segment], client: Uuid, now: Moment) -> Outcome<()> {
+        self.mount_all(segments, client, true, now)
+    }
+
+    fn mount_all(
+        &self,
+        segments: &[model::Segment],
+        client: Uuid,
+        remount: bool,
+        now: Moment,
+    ) -> Outcome<()> {
+        let (changes, outcome) = self.pool.mount(segments, client, remount, now);
+        for change in changes {
+            match change {
+                Mounted::New(segment) => {
+                    log::info!(
+                        "segment {} ({}, {} bytes) mounted by {client}",
+                        segment.id,
+                        segment.name,
+                        segment.size
+                    );
+                    self.record(&Record::Mounted(segment.description(), client));
+                }
+                Mounted::Returned(segment) => {
+                    log::info!("segment {} ({}) is back, with its objects", segment.id, segment.name);
+                }
+                Mounted::Replaced { old, new } => {
+                    log::warn!("segment {} came back as another memory: its objects are gone", old.id);
+                    self.segment_gone(&old);
+                    self.record(&Record::Mounted(new.description(), client));
+                }
+                Mounted::Same => {}
+            }
+        }
+        outcome
+    }
+
+    /// Takes a segment back. One that is not known is taken back already.
+    ///
+    /// # Errors
+    /// None.
+    pub fn unmount(&self, segment: Uuid, client: Uuid) -> Outcome<()> {
+        if let Some(segment) = self.pool.unmount(segment, client) {
+            log::info!("segment {} ({}) unmounted by {client}", segment.id, segment.name);
+            self.segment_gone(&segment);
+        }
+        Ok(())
+    }
+
+    /// Takes a segment back after a time in which it takes no new puts.
+    ///
+    /// # Errors
+    /// `SEGMENT_NOT_FOUND`.
+    pub fn unmount_later(&self, segment: Uuid, client: Uuid, grace_ms: u64, now: Moment) -> Outcome<()> {
+        self.pool.leave(segment, client, now.after_ms(grace_ms))
+    }
+
+    /// A heartbeat.
+    pub fn ping(&self, client: Uuid, now: Moment) -> PingAnswer {
+        self.pool.ping(client, now)
+    }
+
+    /// Drops every replica in a segment that is gone.
+    fn segment_gone(&self, segment: &Arc<Segment>) {
+        self.record(&Record::Unmounted(segment.id));
+        for index in 0..SHARDS {
+            let mut shard = self.shard_at(index);
+            shard.drop_replicas_in(|candidate| Arc::ptr_eq(candidate, segment), drop);
+        }
+        // A put that began before can still join the table: two more looks outlast it.
+        self.searches.store(2, Ordering::Release);
+        let mut quarantine = self.quarantine.lock();
+        let kept = std::mem::take(&mut *quarantine).into_iter().filter_map(|mut quarantined| {
+            quarantined.replicas.retain(|replica| !Arc::ptr_eq(replica.range.segment(), segment));
+            (!quarantined.replicas.is_empty()).then_some(quarantined)
+        });
+        *quarantine = kept.collect();
+    }
+
+    /// Every segment that is not gone.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        let mut segments = self.pool.segments();
+        segments.sort_unstable_by(|left, right| (&left.name, left.id).cmp(&(&right.name, right.id)));
+        segments
+    }
+
+    /// Clients that have mounted everything they lend.
+    #[must_use]
+    pub fn active_clients(&self) -> usize {
+        self.pool.active_clients()
+    }
+
+    /// State of the segments of this name, as upstream numbers it.
+    ///
+    /// # Errors
+    /// `SEGMENT_NOT_FOUND`.
+    pub fn segment_status(&self, name: &str) -> Outcome<SegmentStatus> {
+        let segments = self.pool.segments();
+        let status = segments.iter().filter(|segment| *segment.name == *name).map(|segment| segment.status());
+        status.min_by_key(|status| status.upstream().0).ok_or(ErrorCode::SEGMENT_NOT_FOUND)
+    }
+
+    /// State of one segment.
+    ///
+    /// # Errors
+    /// `SEGMENT_NOT_FOUND`.
+    pub fn segment_status_by_id(&self, id: Uuid) -> Outcome<SegmentStatus> {
+        self.pool.segment(id).map(|segment| segment.status()).ok_or(ErrorCode::SEGMENT_NOT_FOUND)
+    }
+
+    /// Hosts of each client's segments.
+    #[must_use]
+    pub fn hosts(&self, clients: &[Uuid]) -> Vec<(Uuid, Vec<String>)> {
+        self.pool.hosts(clients)
+    }
+
+    /// Used bytes and capacity of the segments that are mounted.
+    #[must_use]
+    pub fn usage(&self) -> (u64, u64) {
+        self.pool
+            .segments()
+            .iter()
+            .filter(|segment| segment.serves())
+            .fold((0, 0), |(used, capacity), segment| (used + segment.used_bytes(), capacity + segment.size))
+    }
+
+    /// Bytes of metadata.
+    #[must_use]
+    pub fn metadata_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().metadata_bytes()).sum()
+    }
+
+    /// The pool in numbers.
+    #[must_use]
+    pub fn totals(&self, now: Moment) -> Totals {
+        let (used_bytes, capacity_bytes) = self.usage();
+        let mut totals = Totals { used_bytes, capacity_bytes, ..Totals::default() };
+        for shard in &self.shards {
+            let shard = shard.lock();
+            totals.objects += shard.len();
+            totals.metadata_bytes += shard.metadata_bytes();
+            if shard.has_soft_pins() {
+                totals.soft_pinned += shard.iter().filter(|object| object.soft_pinned(now)).count();
+            }
+        }
+        totals
+    }
+}
