@@ -22,6 +22,7 @@
 //! | [`copy`], [`copy_rules`], [`batch_copy`] | how bytes move, and which copies are allowed |
 //! | [`rank_table`], [`region`], [`rendezvous`], [`fd_channel`], [`link`], [`communicator`], [`one_sided`] | one-sided HCCL |
 //! | [`cost`] | where a cost profile charges time |
+//! | [`fault`] | scripted faults, by environment or while running, and a count of calls |
 //! | [`export`] | the C functions: checks of pointers, then the rules above |
 //!
 //! # What is faithful
@@ -49,6 +50,7 @@ pub mod cost;
 pub mod device;
 pub mod event;
 pub mod export;
+pub mod fault;
 pub mod fd_channel;
 pub mod handle;
 pub mod heap;

@@ -5,6 +5,7 @@
 //! stream, as on hardware, and on RoCE without the closing fence.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::abi::OneSideDescriptor;
@@ -12,6 +13,7 @@ use crate::communicator::Communicator;
 use crate::context;
 use crate::copy::{self, Direction, Interrupted};
 use crate::cost;
+use crate::fault::{self, Action};
 use crate::link::{Link, Peer, Reach};
 use crate::rank_table::LinkKind;
 use crate::status::{Fail, Outcome, acl, hccl};
@@ -53,7 +55,8 @@ struct OneSided {
 
 impl Work for OneSided {
     fn run(&mut self, stream: &Stream) -> Outcome {
-        match (self.link.kind, self.link.peer()) {
+        let peer = if fault::links_are_down() { Peer::Gone } else { self.link.peer() };
+        match (self.link.kind, peer) {
             (_, Peer::Alive) | (LinkKind::Hccs, Peer::Departed) => {}
             (LinkKind::Hccs, Peer::Gone) => {
                 return Err(Fail::new(
@@ -63,13 +66,39 @@ impl Work for OneSided {
             }
             (LinkKind::Roce, _) => return unanswered(stream),
         }
-        let stop = || stream.is_aborting();
+        match fault::at_transfer() {
+            Some(Action::Fail(code)) => return Err(Fail::new(code, "a scripted fault of the transfer")),
+            Some(Action::Delay(time)) => {
+                if stream.hang(Instant::now().checked_add(time)) {
+                    return Ok(());
+                }
+            }
+            Some(Action::Stuck(time)) => {
+                std::thread::sleep(time);
+                return self.move_all(&|| false, stream);
+            }
+            Some(Action::Late(time)) => {
+                let moved = self.move_later(time);
+                if !stream.hang(Instant::now().checked_add(time)) {
+                    // The bytes are there before the stream says so; the mover does not panic.
+                    let _ = moved.join();
+                }
+                return Ok(());
+            }
+            Some(Action::Down) | None => {}
+        }
+        self.move_all(&|| stream.is_aborting(), stream)
+    }
+}
+
+impl OneSided {
+    fn move_all(&self, stop: &dyn Fn() -> bool, stream: &Stream) -> Outcome {
         for piece in &self.pieces {
             if stop() {
                 break;
             }
             cost::charge(self.link.kind, self.direction, piece.length);
-            match piece.run(self.direction, &stop) {
+            match piece.run(self.direction, stop) {
                 Ok(()) => {}
                 Err(Interrupted::Stopped) => break,
                 // The owner's memory is unmapped or its process ended: the NIC gets no answer.
@@ -77,6 +106,20 @@ impl Work for OneSided {
             }
         }
         Ok(())
+    }
+
+    /// The bytes land in their own time, as long as the link lives.
+    fn move_later(&self, time: Duration) -> JoinHandle<()> {
+        let (link, direction, pieces) = (Arc::downgrade(&self.link), self.direction, self.pieces.clone());
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            // The link's regions keep alive what the pieces name.
+            let Some(_link) = link.upgrade() else { return };
+            for piece in pieces {
+                // A range that is not there any more takes nothing.
+                let _ = piece.run(direction, &|| false);
+            }
+        })
     }
 }
 

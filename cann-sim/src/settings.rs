@@ -67,6 +67,16 @@ pub const TABLE: &[Variable] = &[
         default: "0",
         meaning: "super pod id that aclrtGetDeviceInfo answers",
     },
+    Variable {
+        name: "CANN_SIM_FAULTS",
+        default: "",
+        meaning: "scripted faults, NAME=ACTION[@N[+]] joined by ';'; see the module fault",
+    },
+    Variable {
+        name: "CANN_SIM_FAULT_SOCKET",
+        default: "0",
+        meaning: "1: listen on the abstract socket cann-sim-fault/NAMESPACE/PID for faults, and count calls",
+    },
 ];
 
 /// The settings of this process.
@@ -94,6 +104,10 @@ pub struct Settings {
     pub intra_roce: bool,
     /// `HCCL_CONNECT_TIMEOUT` in seconds, or the refused text.
     pub connect_timeout_seconds: Result<u64, String>,
+    /// Scripted faults, unparsed.
+    pub faults: String,
+    /// Listen for more of them.
+    pub fault_socket: bool,
 }
 
 /// The settings, read from the environment at the first call.
@@ -137,6 +151,7 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
         },
     };
     let device_count = number("CANN_SIM_DEVICE_COUNT", 8, 1, 64);
+    let fault_socket = number("CANN_SIM_FAULT_SOCKET", 0, 0, 1) == 1;
     let server_index = number("CANN_SIM_SERVER_INDEX", 0, 0, 1023);
     let super_pod_id = number("CANN_SIM_SUPER_POD_ID", 0, 0, u32::MAX);
     let physical_ids = match text("CANN_SIM_PHYSICAL_IDS") {
@@ -192,6 +207,8 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
         super_pod_id,
         intra_roce: text("HCCL_INTRA_ROCE_ENABLE").is_some_and(|word| word.parse::<i64>() != Ok(0)),
         connect_timeout_seconds,
+        faults: text("CANN_SIM_FAULTS").unwrap_or_default().to_owned(),
+        fault_socket,
     };
     (settings, complaints)
 }
