@@ -319,7 +319,8 @@ fn a_flood_of_messages_ends_the_connection() {
 
 #[test]
 fn a_peer_that_reads_nothing_costs_bounded_memory_and_time() {
-    let target = target(&quick());
+    // Long enough to fill the queue on a busy machine before the silence ends it.
+    let target = target(&Config { control_silence_limit: Duration::from_secs(4), ..quick() });
     let (raw, hello) = Raw::greeted(&target);
     let connection = target.control.connection(&hello.incarnation).unwrap();
     let large = Message::CloseChannel { channel: "x".repeat(1 << 20) };
