@@ -15,6 +15,9 @@ use crate::handshake::Responder;
 use crate::memory::ByteRange;
 use crate::notify::Note;
 
+/// Peers that are asked at the same time to stop using a range.
+const WITHDRAWALS_AT_ONCE: usize = 16;
+
 /// The callbacks of the listeners.
 pub(super) struct Passive(WeakShared);
 
@@ -92,30 +95,52 @@ impl Shared {
         Ok(())
     }
 
-    /// Withdraws a range of ours at every connected peer, and waits until each has stopped using it.
+    /// Withdraws a range of ours at every connected peer, and waits until each has stopped using it; up to
+    /// [`WITHDRAWALS_AT_ONCE`] peers are asked at a time.
     ///
     /// A peer that does not answer in time is cut off: its connection and channels go, so that it has nothing
     /// left to reach us by.
+    ///
+    /// # Errors
+    /// [`Code::Busy`], naming the peer, when one still uses the range.
     pub(super) fn withdraw_at_peers(&self, range: ByteRange, deadline: Deadline) -> Result<()> {
         let Some(control) = self.control.get() else { return Ok(()) };
-        for connection in control.connections() {
-            let message = Message::Withdraw {
-                ranges: vec![(range.start(), range.length_bytes())],
-                epoch: self.registry.epoch(),
-            };
-            match connection.request(message, deadline) {
-                Ok(_) => {}
-                Err(error) if error.code() == Code::Busy => {
-                    return Err(error.peer(&connection.peer().segment));
-                }
-                Err(error) => {
-                    log::warn!("cutting off a peer that did not confirm a withdrawal: {error}");
-                    connection.close();
-                    self.peer_lost(&connection.peer().incarnation, &error);
-                }
+        let connections = control.connections();
+        for some in connections.chunks(WITHDRAWALS_AT_ONCE) {
+            if let [connection] = some {
+                self.withdraw_at(connection, range, deadline)?;
+                continue;
             }
+            std::thread::scope(|scope| {
+                let asked: Vec<_> = some
+                    .iter()
+                    .map(|connection| scope.spawn(move || self.withdraw_at(connection, range, deadline)))
+                    .collect();
+                asked.into_iter().try_for_each(|thread| {
+                    thread.join().unwrap_or_else(|_| {
+                        Err(Error::new(Code::Internal, Stage::Register, "a withdrawal ended in a panic"))
+                    })
+                })
+            })?;
         }
         Ok(())
+    }
+
+    fn withdraw_at(&self, connection: &Arc<Connection>, range: ByteRange, deadline: Deadline) -> Result<()> {
+        let message = Message::Withdraw {
+            ranges: vec![(range.start(), range.length_bytes())],
+            epoch: self.registry.epoch(),
+        };
+        match connection.request(message, deadline) {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Code::Busy => Err(error.peer(&connection.peer().segment)),
+            Err(error) => {
+                log::warn!("cutting off a peer that did not confirm a withdrawal: {error}");
+                connection.close();
+                self.peer_lost(&connection.peer().incarnation, &error);
+                Ok(())
+            }
+        }
     }
 
     /// The control connection to a process is gone.
