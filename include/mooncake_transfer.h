@@ -194,6 +194,12 @@ int mooncake_transfer_task_error(transfer_engine_t engine, batch_id_t batch_id, 
                                  struct mooncake_transfer_error *error);
 
 /**
+ * Writes the engine's counters as Prometheus text. *length_bytes is the text's length without NUL; it is written also
+ * when capacity is too small (TOO_MANY_REQUESTS), so that a call with capacity 0 tells how much to bring.
+ */
+int mooncake_transfer_counters(transfer_engine_t engine, char *text, size_t capacity, size_t *length_bytes);
+
+/**
  * Sends the log to sink instead of standard error (NULL: back to standard error) from level upward; user is
  * handed through. When it returns, the previous sink is not running and will not be called again. BUSY when
  * the previous sink does not return within 5 seconds.

@@ -124,6 +124,7 @@ fn exports() -> BTreeMap<&'static str, String> {
         notification::freeNotifsMsgBuf: fn(_, _),
         notification::genNotifyInEngine: fn(_, _, _),
         report::showLinks: fn(_, _, _, _),
+        report::mooncake_transfer_counters: fn(_, _, _, _),
         graceful::enableGracefulShutdown: fn(_),
         version::mooncake_transfer_version: fn(),
         code::mooncake_transfer_code_name: fn(_),

@@ -266,6 +266,14 @@ static void transfers(void) {
     CHECK_EQUAL(freeBatchID(a, batch), 0);
     CHECK_EQUAL(mooncake_transfer_wait(a, batch, 0), MOONCAKE_TRANSFER_STALE_HANDLE);
     CHECK_EQUAL(mooncake_transfer_cancel(a, batch), MOONCAKE_TRANSFER_STALE_HANDLE);
+
+    size_t length = 0;
+    CHECK_EQUAL(mooncake_transfer_counters(a, NULL, 0, &length), MOONCAKE_TRANSFER_TOO_MANY_REQUESTS);
+    CHECK(length > 0);
+    char *counters = malloc(length + 4096);
+    CHECK_EQUAL(mooncake_transfer_counters(a, counters, length + 4096, &length), 0);
+    CHECK(strlen(counters) == length && strstr(counters, "# TYPE") != NULL);
+    free(counters);
     destroyTransferEngine(a);
     destroyTransferEngine(b);
 }
@@ -365,6 +373,7 @@ static void refuses(transfer_engine_t bad, int code) {
     REFUSED(mooncake_transfer_cancel(bad, 1), code);
     REFUSED(mooncake_transfer_run(bad, &some, 1, 0, &still), code);
     REFUSED(mooncake_transfer_task_error(bad, 1, 0, &error), code);
+    REFUSED(mooncake_transfer_counters(bad, text, sizeof text, &count), code);
 }
 
 static void handles(void) {
