@@ -112,14 +112,17 @@ impl Shared {
                 continue;
             }
             std::thread::scope(|scope| {
-                let asked: Vec<_> = some
-                    .iter()
-                    .map(|connection| scope.spawn(move || self.withdraw_at(connection, range, deadline)))
-                    .collect();
-                asked.into_iter().try_for_each(|thread| {
-                    thread.join().unwrap_or_else(|_| {
+                let ask = |connection| {
+                    let thread = std::thread::Builder::new().name("mct-withdraw".into());
+                    thread.spawn_scoped(scope, move || self.withdraw_at(connection, range, deadline))
+                };
+                let asked: Vec<_> = some.iter().map(|connection| (connection, ask(connection))).collect();
+                asked.into_iter().try_for_each(|(connection, thread)| match thread {
+                    Ok(thread) => thread.join().unwrap_or_else(|_| {
                         Err(Error::new(Code::Internal, Stage::Register, "a withdrawal ended in a panic"))
-                    })
+                    }),
+                    // No thread to be had: this peer is asked in turn.
+                    Err(_) => self.withdraw_at(connection, range, deadline),
                 })
             })?;
         }
