@@ -1,7 +1,7 @@
 //! The C types of both headers, with their layouts asserted.
 //!
-//! Sizes and offsets are those of an LP64 machine (x86-64 and aarch64 Linux alike); the C side asserts the same
-//! numbers in `tests/c/layout.c`.
+//! Sizes and offsets are those of an LP64 machine (x86-64 and aarch64 Linux alike); the C side asserts the
+//! same numbers in `tests/c/layout.c`.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::offset_of;
@@ -116,7 +116,8 @@ layout!(BufferEntry, 16, address @ 0, length_bytes @ 8);
 layout!(NicLoadStat, 80, device_name @ 0, inflight_bytes @ 64, ewma_bandwidth_bps @ 72);
 layout!(Options, 32, struct_size @ 0, metadata @ 8, local_name @ 16, device @ 24, auto_discover @ 28);
 layout!(
-    ErrorRecord, 128, struct_size @ 0, code @ 8, stage @ 12, negative @ 16, status @ 20, known @ 24, device @ 28,
-    range_start @ 32, range_length_bytes @ 40, vendor_code @ 48, reserved @ 52, code_name @ 56, stage_name @ 64,
-    message @ 72, peer @ 80, vendor_function @ 88, vendor_text @ 96, vendor_log @ 104, advice @ 112, text @ 120,
+    ErrorRecord, 128, struct_size @ 0, code @ 8, stage @ 12, negative @ 16, status @ 20, known @ 24,
+    device @ 28, range_start @ 32, range_length_bytes @ 40, vendor_code @ 48, reserved @ 52, code_name @ 56,
+    stage_name @ 64, message @ 72, peer @ 80, vendor_function @ 88, vendor_text @ 96, vendor_log @ 104,
+    advice @ 112, text @ 120,
 );

@@ -1,7 +1,7 @@
 //! `batch_id_t`: requests in flight.
 //!
-//! Requests are converted into a per-thread array that is used again, so that a submit costs no allocation once
-//! a thread has submitted as many before.
+//! Requests are converted into a per-thread array that is used again, so that a submit costs no allocation
+//! once a thread has submitted as many before.
 
 use std::cell::RefCell;
 use std::ffi::c_int;
@@ -89,7 +89,7 @@ export! {
     failure status, {
         let entry = self::engine(engine)?;
         if count == 0 {
-            return Err(invalid(Stage::Submit, "a notification needs at least one request: it goes to its target"));
+            return Err(invalid(Stage::Submit, "a notification goes to a request's target; there is none"));
         }
         // SAFETY: the header asks for two texts closed by NUL.
         let note = unsafe { note(&notify_msg, Stage::Submit) }?;
@@ -177,7 +177,11 @@ export! {
 export! {
     /// Submits, waits and frees.
     fn mooncake_transfer_run(
-        engine: Handle, requests: *const TransferRequest, count: usize, timeout_ms: i64, still_running: *mut u64,
+        engine: Handle,
+        requests: *const TransferRequest,
+        count: usize,
+        timeout_ms: i64,
+        still_running: *mut u64,
     ) -> c_int,
     failure code::of, {
         // SAFETY: the header asks for a place of the caller's.
@@ -186,7 +190,9 @@ export! {
         let timeout = entry.timeout(timeout_ms);
         // SAFETY: the header asks for an array of that length.
         let outcome = unsafe {
-            with_requests(requests, count, |requests| Ok(entry.engine.transfer(requests, None, Some(timeout))))
+            with_requests(requests, count, |requests| {
+                Ok(entry.engine.transfer(requests, None, Some(timeout)))
+            })
         }?;
         outcome.map(|()| 0).map_err(|failure| {
             if let Some(batch) = failure.batch {

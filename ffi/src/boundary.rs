@@ -1,7 +1,7 @@
 //! How a call enters and leaves: one macro for every export, and the checked conversions of its arguments.
 //!
-//! Invariants: an export never unwinds; its body returns a `Result`; a failure becomes the thread's last error
-//! before the failure value is returned.
+//! Invariants: an export never unwinds; its body returns a `Result`; a failure becomes the thread's last
+//! error before the failure value is returned.
 
 use std::any::Any;
 use std::ffi::{CStr, c_char};

@@ -1,8 +1,8 @@
 //! `enableGracefulShutdown`: engines that are closed when the process is asked to end, or ends.
 //!
-//! A signal handler may do almost nothing, so it writes the signal's number to a pipe; a thread reads it, closes
-//! the engines and ends the process with 128 + that number, as upstream does. In a forked child, which has the
-//! handler but not the thread, the signal gets its default action back and is raised again.
+//! A signal handler may do almost nothing, so it writes the signal's number to a pipe; a thread reads it,
+//! closes the engines and ends the process with 128 + that number, as upstream does. In a forked child, which
+//! has the handler but not the thread, the signal gets its default action back and is raised again.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -91,7 +91,8 @@ fn system(function: &str) -> Error {
 extern "C" fn on_signal(signal: c_int) {
     if OWNER.load(Ordering::Acquire) == std::process::id() {
         let byte = u8::try_from(signal).unwrap_or(u8::MAX);
-        // SAFETY: write is async-signal-safe and reads one byte of ours. A full pipe means that one is on its way.
+        // SAFETY: write is async-signal-safe and reads one byte of ours. A full pipe means that one is on its
+        // way.
         unsafe { libc::write(PIPE.load(Ordering::Acquire), (&raw const byte).cast(), 1) };
     } else {
         // SAFETY: both are async-signal-safe.

@@ -1,8 +1,8 @@
 //! Handles: tickets that C code holds in place of pointers.
 //!
-//! A handle is `generation << 32 | slot << 8 | tag`: never NULL, and odd, so that no aligned pointer passes for
-//! one. It is looked up, never followed, so that a NULL, closed, foreign or stale one is an error. A slot that
-//! is used again has the next generation.
+//! A handle is `generation << 32 | slot << 8 | tag`: never NULL, and odd, so that no aligned pointer passes
+//! for one. It is looked up, never followed, so that a NULL, closed, foreign or stale one is an error. A slot
+//! that is used again has the next generation.
 //!
 //! Fork: a child has the tickets of its parent but not the threads behind them, so they are dead there. The
 //! table's lock is taken around the fork, which is why it is the standard one: its guard can be kept by the
@@ -41,8 +41,11 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     /// The lock on the engines, held by the forking thread from before the fork until after it.
-    static HELD: RefCell<Option<RwLockWriteGuard<'static, Vec<Slot<EngineEntry>>>>> = const { RefCell::new(None) };
+    static HELD: RefCell<Option<HeldLock>> = const { RefCell::new(None) };
 }
+
+/// The lock on the engines, held.
+type HeldLock = RwLockWriteGuard<'static, Vec<Slot<EngineEntry>>>;
 
 /// A place of the table.
 struct Slot<T> {

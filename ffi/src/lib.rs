@@ -1,11 +1,11 @@
 //! The C boundary: everything `libmooncake_transfer.so` exports, and nothing else.
 //!
 //! The contract stands in `include/transfer_engine_c.h` (upstream's names and numbers) and
-//! `include/mooncake_transfer.h` (ours, with the law at its top). This crate holds exports and conversions; what
-//! the calls mean is the core's business.
+//! `include/mooncake_transfer.h` (ours, with the law at its top). This crate holds exports and conversions;
+//! what the calls mean is the core's business.
 //!
-//! - [`boundary`]: the one macro that makes an export (panic caught, last error kept, failure value returned),
-//!   and the checked conversions of arguments.
+//! - [`boundary`]: the one macro that makes an export (panic caught, last error kept, failure value
+//!   returned), and the checked conversions of arguments.
 //! - [`handle`]: tickets instead of pointers: NULL, closed, foreign and pre-fork handles are errors.
 //! - One file per thing a caller holds: [`engine`], [`transport`], [`segment`], [`buffer`], [`batch`],
 //!   [`notification`], [`last_error`], [`log_sink`].

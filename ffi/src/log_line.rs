@@ -1,7 +1,7 @@
 //! The log on standard error, one line per event and one write per line, and the switch to a sink.
 //!
-//! Form: `W 2026-11-22T12:00:00.123456Z 4711/4713 mooncake::engine: text`. The level comes from `MC_LOG_LEVEL`
-//! when the first engine is made, or from `mooncake_transfer_set_log`.
+//! Form: `W 2026-11-22T12:00:00.123456Z 4711/4713 mooncake::engine: text`. The level comes from
+//! `MC_LOG_LEVEL` when the first engine is made, or from `mooncake_transfer_set_log`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -94,8 +94,8 @@ fn thread_id() -> libc::pid_t {
     unsafe { libc::gettid() }
 }
 
-/// UTC time in ISO 8601. The calendar is computed here: the C library's `localtime_r` takes a lock that a fork
-/// could leave held.
+/// UTC time in ISO 8601. The calendar is computed here: the C library's `localtime_r` takes a lock that a
+/// fork could leave held.
 fn timestamp(seconds: u64, micros: u32) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Civil date from a day count: eras of 400 years, years that begin in March so that the leap day is last.

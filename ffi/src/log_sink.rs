@@ -1,8 +1,8 @@
 //! The caller's own receiver of the log.
 //!
-//! Invariant: the sink is called under a read lock and replaced under the write lock, so that whoever replaced
-//! it knows that the old one neither runs nor will run. A sink that logs through this library, or replaces
-//! itself, is told apart by a per-thread mark and cannot deadlock.
+//! Invariant: the sink is called under a read lock and replaced under the write lock, so that whoever
+//! replaced it knows that the old one neither runs nor will run. A sink that logs through this library, or
+//! replaces itself, is told apart by a per-thread mark and cannot deadlock.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};

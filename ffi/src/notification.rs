@@ -124,7 +124,8 @@ export! {
         // SAFETY: the header asks for two texts closed by NUL.
         let note = unsafe { note(&notify_msg, Stage::Handshake) }?;
         let segment = i32::try_from(target_id)
-            .map_err(|_| Error::new(Code::Metadata, Stage::Resolve, format!("no segment has id {target_id}")))?;
+            .map_err(|_| format!("no segment has id {target_id}"))
+            .map_err(|message| Error::new(Code::Metadata, Stage::Resolve, message))?;
         entry.engine.send_note(segment, note)?;
         Ok(0)
     }

@@ -1,7 +1,7 @@
 //! Test: every prototype of the headers is the type of the Rust function behind it, and no export lacks one.
 //!
-//! The C side is read from the headers with typedefs resolved; the Rust side is the type of the function, turned
-//! into the same C text by traits. A changed argument on either side makes the texts differ.
+//! The C side is read from the headers with typedefs resolved; the Rust side is the type of the function,
+//! turned into the same C text by traits. A changed argument on either side makes the texts differ.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void};
@@ -62,7 +62,9 @@ trait CFunction {
 
 macro_rules! c_function {
     ($($argument:ident)*) => {
-        impl<$($argument: CType,)* Return: CType> CFunction for unsafe extern "C" fn($($argument),*) -> Return {
+        impl<$($argument: CType,)* Return: CType> CFunction
+            for unsafe extern "C" fn($($argument),*) -> Return
+        {
             fn prototype(&self) -> String {
                 let arguments: Vec<String> = vec![$($argument::name()),*];
                 format!("{}({})", Return::name(), arguments.join(","))

@@ -29,7 +29,8 @@ export! {
             // SAFETY: the header asks for NULL or an array of at least one pointer.
             let first = unsafe { args.read_unaligned() };
             // SAFETY: and that one for NULL or a text closed by NUL.
-            (!first.is_null()).then(|| unsafe { text(first.cast(), "args[0]", Stage::Configure) }).transpose()?
+            let text = || unsafe { text(first.cast(), "args[0]", Stage::Configure) };
+            (!first.is_null()).then(text).transpose()?
         };
         let kind = entry.engine.install_transport(&protocol, matrix.as_deref())?;
         encode_transport(engine, number(kind))

@@ -414,7 +414,8 @@ static void handles(void) {
     CHECK_EQUAL(mooncake_transfer_probe(a, NULL), MOONCAKE_TRANSFER_INVALID_ARGUMENT);
     CHECK_EQUAL(mooncake_transfer_last_error(NULL), MOONCAKE_TRANSFER_INVALID_ARGUMENT);
     CHECK_EQUAL(mooncake_transfer_create(NULL, &b), MOONCAKE_TRANSFER_INVALID_ARGUMENT);
-    struct mooncake_transfer_options options = {sizeof options, "P2PHANDSHAKE", "127.0.0.1", MOONCAKE_TRANSFER_ANY_DEVICE, 0};
+    struct mooncake_transfer_options options = {sizeof options, "P2PHANDSHAKE", "127.0.0.1", 0, 0};
+    options.device = MOONCAKE_TRANSFER_ANY_DEVICE;
     CHECK_EQUAL(mooncake_transfer_create(&options, NULL), MOONCAKE_TRANSFER_INVALID_ARGUMENT);
     options.struct_size = 8;
     CHECK_EQUAL(mooncake_transfer_create(&options, &b), MOONCAKE_TRANSFER_INVALID_ARGUMENT);

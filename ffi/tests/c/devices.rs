@@ -73,7 +73,8 @@ fn four_processes_with_four_others() {
     let from: Vec<Region> =
         (100..).zip(&mut right).map(|(seed, peer)| peer.region("npu", 4 * MIB, seed)).collect();
     let names: Vec<String> = right.iter().map(|peer| peer.name().to_owned()).collect();
-    // Round by round each left peer reads from another right peer: in the end everyone has read from everyone.
+    // Round by round each left peer reads from another right peer: in the end everyone has read from
+    // everyone.
     for round in 0..4 {
         let pending: Vec<_> = left
             .iter_mut()
