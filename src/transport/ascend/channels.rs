@@ -109,6 +109,12 @@ impl Slot {
         Arc::clone(&self.connection.lock())
     }
 
+    /// Whether `opening` is still the slot's.
+    #[must_use]
+    pub fn is_current(&self, opening: &Arc<Opening>) -> bool {
+        self.state.lock().opening.as_ref().is_some_and(|current| Arc::ptr_eq(current, opening))
+    }
+
     /// Waits until `opening` is not the slot's any more; false when it still is at the deadline.
     #[must_use]
     pub fn wait_replaced(&self, opening: &Arc<Opening>, deadline: Deadline) -> bool {

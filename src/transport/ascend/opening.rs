@@ -242,6 +242,9 @@ fn exchange(
         if let Some(error) = opening.stopped() {
             return Err(error);
         }
+        if !slot.is_current(opening) {
+            return Ok(None);
+        }
         offer.timeout_ms = u64::try_from(deadline.remaining().as_millis()).unwrap_or(u64::MAX);
         match connection.request(Message::OpenChannel(offer.clone()), deadline) {
             Ok(Message::ChannelAccepted(answer)) => {
@@ -253,7 +256,16 @@ fn exchange(
                     )
                     .peer(peer));
                 }
-                return Ok(Some(answer));
+                if slot.is_current(opening) {
+                    return Ok(Some(answer));
+                }
+                // The other side's offer was taken while this one was on its way.
+                let taken_back = Message::ChannelFailed {
+                    channel: offer.channel,
+                    reason: "the other side's offer for the same devices went first".to_owned(),
+                };
+                connection.send(taken_back)?;
+                return Ok(None);
             }
             Ok(Message::Failed(failure)) if failure.code != Code::Busy.name() => {
                 return Err(failure.to_error(&peer));
@@ -314,8 +326,12 @@ fn connect(
         };
         let tuning =
             Tuning { traffic_class: config.rdma_traffic_class, service_level: config.rdma_service_level };
-        let session =
-            Session::connect(device, &agreement, binding, tuning, agreed.deadline, &|| opening.stopped())?;
+        let session = Session::connect(device, &agreement, binding, tuning, agreed.deadline, &|| {
+            opening.stopped().or_else(|| {
+                let replaced = || Error::new(Code::Cancelled, Stage::Connect, "a newer offer took its place");
+                (!slot.is_current(opening)).then(replaced)
+            })
+        })?;
         let reach = Reach { local, remote };
         let unfit = Reach { local: unfit_local, remote: unfit_remote };
         let channel = Channel::new(agreement.name, link, reach, unfit, Arc::clone(connection));
