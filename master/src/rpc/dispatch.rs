@@ -81,7 +81,7 @@ impl<'c> Call<'c> {
             return Some(known);
         }
         let shown = Profile::with_arguments(function, hash?).next()?;
-        log::info!("{}: speaks release {shown}", peer.address);
+        log::debug!("{}: speaks release {shown}", peer.address);
         peer.profile = Some(shown);
         Some(shown)
     }

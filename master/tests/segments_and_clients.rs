@@ -1,0 +1,224 @@
+//! Segments come, fall silent, leave and return; replicas are spread; readers never see what is gone.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers outside of test functions
+
+mod common;
+
+use common::{MIB, place, put, segment, state, uuid};
+use mooncake_master::moment::Moment;
+use mooncake_master::policy::{Policy, Strategy};
+use mooncake_master::state::{PutRequest, State};
+use mooncake_wire::ErrorCode;
+use mooncake_wire::model::{PingAnswer, ReplicateConfig};
+
+fn owner_of(state: &State, address: u64) -> String {
+    let segments = state.segments();
+    let there = |base: u64, size: u64| (base..base + size).contains(&address);
+    segments.iter().find(|segment| there(segment.base, segment.size)).expect("in a segment").name.to_string()
+}
+
+#[test]
+fn silence_has_two_steps_and_one_heartbeat_ends_the_first() {
+    let state = state(Policy::default());
+    let (a, b) = (uuid(1), uuid(2));
+    assert_eq!(state.ping(a, Moment(1)).client_status, PingAnswer::NEED_REMOUNT);
+    state.mount(&segment(1, "a", MIB), a, Moment(1)).expect("mount");
+    assert_eq!(state.ping(a, Moment(2)).client_status, PingAnswer::NEED_REMOUNT, "only a remount makes it known");
+    state.remount(&[segment(1, "a", MIB)], a, Moment(3)).expect("idempotent");
+    assert_eq!(state.ping(a, Moment(4)).client_status, PingAnswer::OK);
+    state.remount(&[segment(2, "b", MIB)], b, Moment(3)).expect("mount");
+    let config = ReplicateConfig { preferred_segment: "a".into(), ..ReplicateConfig::default() };
+    put(&state, a, b"k", 64, &config, Moment(5)).expect("space");
+
+    let mut now = 4;
+    while now < 4100 {
+        now += 500;
+        assert_eq!(state.ping(b, Moment(now)).client_status, PingAnswer::OK);
+        state.look(Moment(now));
+    }
+    // `a` is suspect: read from, not written to.
+    assert!(state.exists(b"k", Moment(now)));
+    for index in 0..20 {
+        let replicas = put(&state, b, format!("n{index}").as_bytes(), 64, &config, Moment(now)).expect("space");
+        assert_eq!(owner_of(&state, place(&replicas[0]).0), "b");
+    }
+    assert_eq!(state.ping(a, Moment(now)).client_status, PingAnswer::OK);
+    let replicas = put(&state, b, b"back", 64, &config, Moment(now)).expect("space");
+    assert_eq!(owner_of(&state, place(&replicas[0]).0), "a");
+
+    // Ten seconds of silence: expired, with everything in its memory.
+    let end = now + 10_001;
+    state.ping(b, Moment(end));
+    state.look(Moment(end));
+    assert!(!state.exists(b"k", Moment(end)) && !state.exists(b"back", Moment(end)));
+    assert!(state.exists(b"n0", Moment(end)));
+    assert_eq!(state.usage().1, MIB);
+    assert_eq!(state.ping(a, Moment(end)).client_status, PingAnswer::NEED_REMOUNT);
+    assert_eq!(state.totals(Moment(end)).objects, 20);
+}
+
+#[test]
+fn replicas_go_to_different_names_as_far_as_there_are_any() {
+    let state = state(Policy::default());
+    let segments = [segment(1, "a", MIB), segment(2, "b", MIB), segment(3, "b", MIB)];
+    state.remount(&segments, uuid(9), Moment(1)).expect("mount");
+    for index in 0..20u64 {
+        let config = ReplicateConfig { replica_num: 3, ..ReplicateConfig::default() };
+        let key = format!("k{index}");
+        let replicas = put(&state, uuid(1), key.as_bytes(), 64, &config, Moment(2)).expect("space");
+        let mut names: Vec<_> = replicas.iter().map(|replica| owner_of(&state, place(replica).0)).collect();
+        names.sort();
+        assert_eq!(names, ["a", "b"], "best effort: two of three");
+    }
+    assert_eq!(state.metrics().put_partial_allocations.get(), 20);
+    // One copy goes with its segment, the other is still there.
+    state.unmount(uuid(1), uuid(9)).expect("unmount");
+    let list = state.replicas(b"k0", Moment(3)).expect("the other copy");
+    assert_eq!(list.replicas.len(), 1);
+    assert_eq!(owner_of(&state, place(&list.replicas[0]).0), "b");
+    state.unmount(uuid(2), uuid(9)).expect("unmount");
+    state.unmount(uuid(3), uuid(8)).expect("somebody else's is not taken");
+    assert_eq!(state.usage().1, MIB);
+    state.unmount(uuid(3), uuid(9)).expect("unmount");
+    assert_eq!(state.replicas(b"k0", Moment(4)), Err(ErrorCode::OBJECT_NOT_FOUND));
+    assert_eq!((state.totals(Moment(4)).objects, state.metadata_bytes()), (0, 0));
+}
+
+#[test]
+fn a_batch_stays_on_the_node_of_its_first_key() {
+    let state = state(Policy::default());
+    let segments: Vec<_> = (1..=8).map(|index| segment(index, &format!("10.0.0.{index}:8790:npu_0"), MIB)).collect();
+    state.remount(&segments, uuid(9), Moment(1)).expect("mount");
+    let config = ReplicateConfig { prefer_alloc_in_same_node: true, ..ReplicateConfig::default() };
+    let request = PutRequest { client: uuid(1), config: &config, now: Moment(2) };
+    let keys: Vec<Vec<u8>> = (0..16).map(|index| format!("k{index}").into_bytes()).collect();
+    let borrowed: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let answers = state.batch_put_start(&request, &borrowed, &[1000; 16]);
+    let owners: Vec<_> =
+        answers.iter().map(|answer| owner_of(&state, place(&answer.as_ref().expect("space")[0]).0)).collect();
+    assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+    // With a host, its own node is taken.
+    let config = ReplicateConfig { host_id: "10.0.0.5".into(), ..config };
+    let replicas = put(&state, uuid(1), b"local", 64, &config, Moment(2)).expect("space");
+    assert_eq!(owner_of(&state, place(&replicas[0]).0), "10.0.0.5:8790:npu_0");
+}
+
+#[test]
+fn strategies() {
+    let free = state(Policy { strategy: Strategy::FreeRatioFirst, ..Policy::default() });
+    free.remount(&[segment(1, "a", MIB), segment(2, "b", MIB)], uuid(9), Moment(1)).expect("mount");
+    let fill = ReplicateConfig { preferred_segment: "a".into(), ..ReplicateConfig::default() };
+    put(&free, uuid(1), b"fill", MIB / 2, &fill, Moment(2)).expect("space");
+    for index in 0..8 {
+        let replicas = put(&free, uuid(1), format!("k{index}").as_bytes(), 64, &ReplicateConfig::default(), Moment(2));
+        assert_eq!(owner_of(&free, place(&replicas.expect("space")[0]).0), "b", "the emptier one");
+    }
+    let local = state(Policy { strategy: Strategy::LocalFirst, ..Policy::default() });
+    local.remount(&[segment(1, "h1:1", MIB), segment(2, "h2:1", MIB)], uuid(9), Moment(1)).expect("mount");
+    let here = ReplicateConfig { host_id: "h2".into(), ..ReplicateConfig::default() };
+    for index in 0..8 {
+        let replicas = put(&local, uuid(1), format!("k{index}").as_bytes(), 64, &here, Moment(2)).expect("space");
+        assert_eq!(owner_of(&local, place(&replicas[0]).0), "h2:1");
+    }
+}
+
+#[test]
+fn a_returning_empty_segment_is_ramped_not_flooded() {
+    let state = state(Policy { ramp_ms: 30_000, client_ttl_ms: u64::MAX, ..Policy::default() });
+    state.remount(&[segment(1, "a", 64 * MIB), segment(2, "b", 64 * MIB)], uuid(9), Moment(1)).expect("mount");
+    state.remount(&[segment(3, "c", 64 * MIB)], uuid(8), Moment(100_000)).expect("joins later");
+    let share = |at: u64, tag: &str| {
+        (0..2000u64)
+            .filter(|index| {
+                let key = format!("{tag}{index}");
+                let replicas = put(&state, uuid(1), key.as_bytes(), 64, &ReplicateConfig::default(), Moment(at));
+                owner_of(&state, place(&replicas.expect("space")[0]).0) == "c"
+            })
+            .count()
+    };
+    let (young, half, full) = (share(100_001, "x"), share(115_000, "y"), share(130_000, "z"));
+    assert!((20..150).contains(&young), "{young} of 2000");
+    assert!(half > young && half < full, "{young} {half} {full}");
+    assert!((500..850).contains(&full), "{full} of 2000");
+    // It is not starved when the others are full.
+    let alone = ReplicateConfig { replica_num: 3, ..ReplicateConfig::default() };
+    assert_eq!(put(&state, uuid(1), b"three", 64, &alone, Moment(100_001)).expect("space").len(), 3);
+}
+
+#[test]
+fn a_graceful_unmount_serves_to_the_end() {
+    let state = state(Policy::default());
+    state.remount(&[segment(1, "a", MIB)], uuid(9), Moment(1)).expect("mount");
+    put(&state, uuid(1), b"k", 64, &ReplicateConfig::default(), Moment(2)).expect("space");
+    assert_eq!(state.unmount_later(uuid(1), uuid(8), 100, Moment(3)), Err(ErrorCode::SEGMENT_NOT_FOUND));
+    state.unmount_later(uuid(1), uuid(9), 1000, Moment(3)).expect("leaving");
+    assert_eq!(state.segment_status("a").expect("known").upstream(), (4, "GRACEFULLY_UNMOUNTING"));
+    let refused = put(&state, uuid(1), b"n", 64, &ReplicateConfig::default(), Moment(4));
+    assert_eq!(refused, Err(ErrorCode::NO_AVAILABLE_HANDLE));
+    state.look(Moment(1002));
+    assert!(state.exists(b"k", Moment(1002)));
+    state.look(Moment(1003));
+    assert!(!state.exists(b"k", Moment(1003)));
+    assert_eq!(state.segment_status("a"), Err(ErrorCode::SEGMENT_NOT_FOUND));
+}
+
+#[test]
+fn replicas_are_cleared_by_their_owner_only() {
+    let state = state(Policy::default());
+    state.remount(&[segment(1, "a", MIB), segment(2, "b", MIB)], uuid(9), Moment(1)).expect("mount");
+    let two = ReplicateConfig { replica_num: 2, ..ReplicateConfig::default() };
+    put(&state, uuid(1), b"mine", 64, &two, Moment(2)).expect("space");
+    put(&state, uuid(2), b"yours", 64, &two, Moment(2)).expect("space");
+    let keys: [&[u8]; 3] = [b"mine", b"yours", b"none"];
+    let names = |cleared: Vec<Box<[u8]>>| cleared.iter().map(|key| key.to_vec()).collect::<Vec<_>>();
+    assert_eq!(names(state.clear_replicas(&keys, uuid(1), "a", Moment(3))), [b"mine"]);
+    assert_eq!(state.replicas(b"mine", Moment(3)).expect("one left").replicas.len(), 1);
+    assert!(state.clear_replicas(&keys, uuid(1), "", Moment(4)).is_empty(), "it has a lease now");
+    assert_eq!(names(state.clear_replicas(&keys, uuid(1), "", Moment(20_000))), [b"mine"]);
+    assert!(!state.exists(b"mine", Moment(20_001)) && state.exists(b"yours", Moment(20_001)));
+    assert_eq!(state.hosts(&[uuid(9), uuid(7)]), [(uuid(9), vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()])]);
+}
+
+/// Threads put, read, remove and evict the same keys; in the end every byte is accounted for.
+#[test]
+fn threads_agree_on_every_byte() {
+    let state = state(Policy { lease_ttl_ms: 1, ramp_ms: 0, ..Policy::default() });
+    let segments: Vec<_> = (1..=4).map(|index| segment(index, &format!("s{index}"), MIB)).collect();
+    state.remount(&segments, uuid(9), Moment(1)).expect("mount");
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (state, segments) = (&state, &segments);
+            scope.spawn(move || {
+                let mut random = common::Random(thread);
+                for step in 0..20_000u64 {
+                    let now = Moment(10 + step);
+                    let key = format!("k{}", random.below(300));
+                    match random.below(8) {
+                        0..=3 => {
+                            let config = ReplicateConfig { replica_num: 1 + random.below(2), ..ReplicateConfig::default() };
+                            let _ = put(state, uuid(thread), key.as_bytes(), 1 + random.below(40_000), &config, now);
+                        }
+                        4 => drop(state.remove(key.as_bytes(), true, now)),
+                        5 => drop(state.replicas(key.as_bytes(), now)),
+                        6 if step % 2000 == 0 => {
+                            let one = &segments[usize::try_from(random.below(4)).expect("fits")];
+                            state.unmount(one.id, uuid(9)).expect("unmount");
+                            state.mount(one, uuid(9), now).expect("mount");
+                        }
+                        _ => state.tick(now),
+                    }
+                }
+            });
+        }
+    });
+    let now = Moment(10_000_000);
+    state.look(now);
+    state.look(now);
+    let mut held = 0;
+    let pattern = mooncake_master::state::pattern(b"").expect("pattern");
+    for (_, replicas) in state.replicas_by_pattern(&pattern, now) {
+        held += replicas.iter().map(|replica| place(replica).1.next_multiple_of(64)).sum::<u64>();
+    }
+    assert_eq!(state.usage().0, held);
+    state.remove_all(true, now);
+    assert_eq!((state.usage().0, state.metadata_bytes(), state.totals(now).objects), (0, 0, 0));
+}
