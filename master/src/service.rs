@@ -125,7 +125,7 @@ impl Service {
             })?,
             periodic("compaction", COMPACTION_CHECK, &stopping, {
                 let state = Arc::clone(&state);
-                move || state.compact_journal()
+                move || state.compact_journal_if_wanted()
             })?,
         ];
         Ok(Self { state, rpc_address, admin_address, metadata_address, stopping, threads })

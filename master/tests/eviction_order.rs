@@ -9,8 +9,8 @@ use common::{MIB, Random, put, segment, state, uuid};
 use mooncake_master::moment::Moment;
 use mooncake_master::policy::Policy;
 use mooncake_master::state::State;
-use mooncake_wire::model::{ReplicateConfig, SoftPinAction};
 use mooncake_wire::ErrorCode;
+use mooncake_wire::model::{ReplicateConfig, SoftPinAction};
 
 fn keys(state: &State) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
@@ -29,7 +29,8 @@ fn a_put_on_a_full_pool_evicts_the_oldest_within_the_call() {
     let state = state(Policy { eviction_ratio: 0.1, lease_ttl_ms: 100, ..Policy::default() });
     state.remount(&[segment(1, "a", 64 * MIB)], uuid(9), Moment(1)).expect("mount");
     for index in 0..64u64 {
-        put(&state, uuid(1), format!("k{index:02}").as_bytes(), MIB, &plain(), Moment(10 + index)).expect("space");
+        put(&state, uuid(1), format!("k{index:02}").as_bytes(), MIB, &plain(), Moment(10 + index))
+            .expect("space");
     }
     assert_eq!(state.usage(), (64 * MIB, 64 * MIB));
     // The first ten are read, so that they are the youngest when their leases are over.
@@ -84,7 +85,8 @@ fn hard_pins_stay_and_soft_pins_go_last() {
 
 #[test]
 fn soft_pins_are_kept_where_that_is_asked_for_and_end_by_themselves() {
-    let policy = Policy { evict_soft_pinned: false, lease_ttl_ms: 1, soft_pin_ttl_ms: 5000, ..Policy::default() };
+    let policy =
+        Policy { evict_soft_pinned: false, lease_ttl_ms: 1, soft_pin_ttl_ms: 5000, ..Policy::default() };
     let state = state(policy);
     state.remount(&[segment(1, "a", MIB)], uuid(9), Moment(1)).expect("mount");
     let soft = ReplicateConfig { soft_pin_action: SoftPinAction::Enable, ..plain() };
@@ -171,7 +173,9 @@ fn like_a_sort_of_everything() {
                     .map(|(_, (lease, _, _))| *lease)
                     .collect();
                 ages.sort_unstable();
-                let Some(cutoff) = ages.get(wanted.min(ages.len()).wrapping_sub(1)).copied() else { return Vec::new() };
+                let Some(cutoff) = ages.get(wanted.min(ages.len()).wrapping_sub(1)).copied() else {
+                    return Vec::new();
+                };
                 evictable
                     .iter()
                     .filter(|(_, (lease, soft, _))| *lease <= cutoff && *soft == soft_pinned)
@@ -198,12 +202,17 @@ fn metadata_stays_under_its_budget_and_is_given_back() {
     state.remount(&[segment(1, "a", 1 << 40)], uuid(9), Moment(1)).expect("mount");
     for index in 0..10_000u64 {
         let now = Moment(10 + index);
-        put(&state, uuid(1), format!("key-{index:06}").as_bytes(), 64, &plain(), now).expect("evicts for metadata");
+        put(&state, uuid(1), format!("key-{index:06}").as_bytes(), 64, &plain(), now)
+            .expect("evicts for metadata");
         state.evict_if_needed(now);
         assert!(state.metadata_bytes() <= budget);
     }
     let left = keys(&state);
-    assert!(left.contains("key-009999") && !left.contains("key-000000") && left.len() > 300, "{}", left.len());
+    assert!(
+        left.contains("key-009999") && !left.contains("key-000000") && left.len() > 300,
+        "{}",
+        left.len()
+    );
     state.remove_all(true, Moment(100_000));
     assert_eq!((state.metadata_bytes(), state.usage().0), (0, 0));
 }

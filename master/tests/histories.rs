@@ -119,7 +119,8 @@ impl Model {
 
     fn remove_where(&mut self, force: bool, now: Moment, wanted: impl Fn(&[u8]) -> bool) -> i64 {
         let before = self.objects.len();
-        self.objects.retain(|key, known| !(known.complete && (force || known.lease_until <= now) && wanted(key)));
+        self.objects
+            .retain(|key, known| !(known.complete && (force || known.lease_until <= now) && wanted(key)));
         i64::try_from(before - self.objects.len()).expect("fits")
     }
 }
@@ -168,7 +169,8 @@ fn random_histories_agree_with_the_model() {
             match random.below(16) {
                 0..=3 => {
                     let length = if random.below(20) == 0 { 0 } else { 1 + random.below(3) * 5000 };
-                    let got = state.put_start(&request, &key, length).map(|replicas| assert_eq!(replicas.len(), 1));
+                    let got =
+                        state.put_start(&request, &key, length).map(|replicas| assert_eq!(replicas.len(), 1));
                     assert_eq!(got, model.start(&key, length, client, false, now), "{context}");
                 }
                 4 => {
@@ -190,7 +192,9 @@ fn random_histories_agree_with_the_model() {
                     let processing = model.objects.get(&key).is_some_and(|known| !known.complete);
                     let found = model.exists(&key, now);
                     match state.replicas(&key, now) {
-                        Ok(list) => assert!(found && list.lease_ttl_ms == LEASE_MS && list.checksum == Some(7)),
+                        Ok(list) => {
+                            assert!(found && list.lease_ttl_ms == LEASE_MS && list.checksum == Some(7))
+                        }
                         Err(ErrorCode::REPLICA_IS_NOT_READY) => assert!(processing, "{context}"),
                         Err(code) => assert!(!found && !processing && code == ErrorCode::OBJECT_NOT_FOUND),
                     }
@@ -202,10 +206,16 @@ fn random_histories_agree_with_the_model() {
                 _ => {
                     let force = random.below(4) == 0;
                     if random.below(3) == 0 {
-                        assert_eq!(state.remove_all(force, now), model.remove_where(force, now, |_| true), "{context}");
+                        assert_eq!(
+                            state.remove_all(force, now),
+                            model.remove_where(force, now, |_| true),
+                            "{context}"
+                        );
                     } else {
                         let pattern = mooncake_master::state::pattern(b"y[0-5]").expect("pattern");
-                        let wanted = |key: &[u8]| key.len() == 4 && key[3] <= b'5' || key == b"key10" || key == b"key11";
+                        let wanted = |key: &[u8]| {
+                            key.len() == 4 && key[3] <= b'5' || key == b"key10" || key == b"key11"
+                        };
                         let got = state.remove_by_pattern(&pattern, force, now);
                         assert_eq!(got, model.remove_where(force, now, wanted), "{context}");
                     }
@@ -222,8 +232,11 @@ fn a_late_writer_is_told_and_its_space_is_kept_until_it_cannot_write() {
     let config = ReplicateConfig::default();
     let (first, second) = (uuid(1), uuid(2));
     state.remount(&[segment(1, "a", MIB)], uuid(9), Moment(1)).expect("mount");
-    let start = |client, now| state.put_start(&PutRequest { client, config: &config, now: Moment(now) }, b"k", 1000);
-    let end = |client, now| state.put_end(client, &ObjectMeta { key: b"k", checksum: None }, ReplicaType::ALL, Moment(now));
+    let start =
+        |client, now| state.put_start(&PutRequest { client, config: &config, now: Moment(now) }, b"k", 1000);
+    let end = |client, now| {
+        state.put_end(client, &ObjectMeta { key: b"k", checksum: None }, ReplicaType::ALL, Moment(now))
+    };
     let old = common::place(&start(first, 10).expect("space")[0]);
     assert_eq!(start(second, 10 + DISCARD_MS - 1), Err(ErrorCode::OBJECT_ALREADY_EXISTS));
     let new = common::place(&start(second, 10 + DISCARD_MS).expect("pre-empted")[0]);
@@ -238,7 +251,9 @@ fn a_late_writer_is_told_and_its_space_is_kept_until_it_cannot_write() {
     assert_eq!(state.usage().0, 1024);
     // One that was never pre-empted may end late.
     let meta = ObjectMeta { key: b"late", checksum: None };
-    state.put_start(&PutRequest { client: first, config: &config, now: Moment(5000) }, b"late", 5).expect("space");
+    state
+        .put_start(&PutRequest { client: first, config: &config, now: Moment(5000) }, b"late", 5)
+        .expect("space");
     assert_eq!(state.put_end(first, &meta, ReplicaType::ALL, Moment(5000 + RELEASE_MS - 1)), Ok(()));
 }
 
@@ -259,7 +274,10 @@ fn bad_requests_have_their_codes() {
     assert_eq!(try_put(&good, b"", 1), Err(ErrorCode::INVALID_PARAMS));
     assert_eq!(try_put(&good, b"k", 0), Err(ErrorCode::INVALID_PARAMS));
     assert_eq!(try_put(&with(|config| config.replica_num = 0), b"k", 1), Err(ErrorCode::INVALID_PARAMS));
-    assert_eq!(try_put(&with(|config| config.soft_pin_ttl_ms = Some(5)), b"k", 1), Err(ErrorCode::INVALID_PARAMS));
+    assert_eq!(
+        try_put(&with(|config| config.soft_pin_ttl_ms = Some(5)), b"k", 1),
+        Err(ErrorCode::INVALID_PARAMS)
+    );
     assert_eq!(try_put(&good, b"k", 2 * MIB), Err(ErrorCode::NO_AVAILABLE_HANDLE));
     assert_eq!(try_put(&good, &[0; 8192], 1), Ok(()));
     assert_eq!(try_put(&good, "schlüssel\0".as_bytes(), 1), Ok(()));

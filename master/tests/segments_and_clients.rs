@@ -22,7 +22,11 @@ fn silence_has_two_steps_and_one_heartbeat_ends_the_first() {
     let (a, b) = (uuid(1), uuid(2));
     assert_eq!(state.ping(a, Moment(1)).client_status, PingAnswer::NEED_REMOUNT);
     state.mount(&segment(1, "a", MIB), a, Moment(1)).expect("mount");
-    assert_eq!(state.ping(a, Moment(2)).client_status, PingAnswer::NEED_REMOUNT, "only a remount makes it known");
+    assert_eq!(
+        state.ping(a, Moment(2)).client_status,
+        PingAnswer::NEED_REMOUNT,
+        "only a remount makes it known"
+    );
     state.remount(&[segment(1, "a", MIB)], a, Moment(3)).expect("idempotent");
     assert_eq!(state.ping(a, Moment(4)).client_status, PingAnswer::OK);
     state.remount(&[segment(2, "b", MIB)], b, Moment(3)).expect("mount");
@@ -38,7 +42,8 @@ fn silence_has_two_steps_and_one_heartbeat_ends_the_first() {
     // `a` is suspect: read from, not written to.
     assert!(state.exists(b"k", Moment(now)));
     for index in 0..20 {
-        let replicas = put(&state, b, format!("n{index}").as_bytes(), 64, &config, Moment(now)).expect("space");
+        let replicas =
+            put(&state, b, format!("n{index}").as_bytes(), 64, &config, Moment(now)).expect("space");
         assert_eq!(owner_of(&state, place(&replicas[0]).0), "b");
     }
     assert_eq!(state.ping(a, Moment(now)).client_status, PingAnswer::OK);
@@ -86,7 +91,8 @@ fn replicas_go_to_different_names_as_far_as_there_are_any() {
 #[test]
 fn a_batch_stays_on_the_node_of_its_first_key() {
     let state = state(Policy::default());
-    let segments: Vec<_> = (1..=8).map(|index| segment(index, &format!("10.0.0.{index}:8790:npu_0"), MIB)).collect();
+    let segments: Vec<_> =
+        (1..=8).map(|index| segment(index, &format!("10.0.0.{index}:8790:npu_0"), MIB)).collect();
     state.remount(&segments, uuid(9), Moment(1)).expect("mount");
     let config = ReplicateConfig { prefer_alloc_in_same_node: true, ..ReplicateConfig::default() };
     let request = PutRequest { client: uuid(1), config: &config, now: Moment(2) };
@@ -109,14 +115,16 @@ fn strategies() {
     let fill = ReplicateConfig { preferred_segment: "a".into(), ..ReplicateConfig::default() };
     put(&free, uuid(1), b"fill", MIB / 2, &fill, Moment(2)).expect("space");
     for index in 0..8 {
-        let replicas = put(&free, uuid(1), format!("k{index}").as_bytes(), 64, &ReplicateConfig::default(), Moment(2));
+        let replicas =
+            put(&free, uuid(1), format!("k{index}").as_bytes(), 64, &ReplicateConfig::default(), Moment(2));
         assert_eq!(owner_of(&free, place(&replicas.expect("space")[0]).0), "b", "the emptier one");
     }
     let local = state(Policy { strategy: Strategy::LocalFirst, ..Policy::default() });
     local.remount(&[segment(1, "h1:1", MIB), segment(2, "h2:1", MIB)], uuid(9), Moment(1)).expect("mount");
     let here = ReplicateConfig { host_id: "h2".into(), ..ReplicateConfig::default() };
     for index in 0..8 {
-        let replicas = put(&local, uuid(1), format!("k{index}").as_bytes(), 64, &here, Moment(2)).expect("space");
+        let replicas =
+            put(&local, uuid(1), format!("k{index}").as_bytes(), 64, &here, Moment(2)).expect("space");
         assert_eq!(owner_of(&local, place(&replicas[0]).0), "h2:1");
     }
 }
@@ -124,13 +132,16 @@ fn strategies() {
 #[test]
 fn a_returning_empty_segment_is_ramped_not_flooded() {
     let state = state(Policy { ramp_ms: 30_000, client_ttl_ms: u64::MAX, ..Policy::default() });
-    state.remount(&[segment(1, "a", 64 * MIB), segment(2, "b", 64 * MIB)], uuid(9), Moment(1)).expect("mount");
+    state
+        .remount(&[segment(1, "a", 64 * MIB), segment(2, "b", 64 * MIB)], uuid(9), Moment(1))
+        .expect("mount");
     state.remount(&[segment(3, "c", 64 * MIB)], uuid(8), Moment(100_000)).expect("joins later");
     let share = |at: u64, tag: &str| {
         (0..2000u64)
             .filter(|index| {
                 let key = format!("{tag}{index}");
-                let replicas = put(&state, uuid(1), key.as_bytes(), 64, &ReplicateConfig::default(), Moment(at));
+                let replicas =
+                    put(&state, uuid(1), key.as_bytes(), 64, &ReplicateConfig::default(), Moment(at));
                 owner_of(&state, place(&replicas.expect("space")[0]).0) == "c"
             })
             .count()
@@ -175,7 +186,10 @@ fn replicas_are_cleared_by_their_owner_only() {
     assert!(state.clear_replicas(&keys, uuid(1), "", Moment(4)).is_empty(), "it has a lease now");
     assert_eq!(names(state.clear_replicas(&keys, uuid(1), "", Moment(20_000))), [b"mine"]);
     assert!(!state.exists(b"mine", Moment(20_001)) && state.exists(b"yours", Moment(20_001)));
-    assert_eq!(state.hosts(&[uuid(9), uuid(7)]), [(uuid(9), vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()])]);
+    assert_eq!(
+        state.hosts(&[uuid(9), uuid(7)]),
+        [(uuid(9), vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()])]
+    );
 }
 
 /// Threads put, read, remove and evict the same keys; in the end every byte is accounted for.
@@ -194,8 +208,18 @@ fn threads_agree_on_every_byte() {
                     let key = format!("k{}", random.below(300));
                     match random.below(8) {
                         0..=3 => {
-                            let config = ReplicateConfig { replica_num: 1 + random.below(2), ..ReplicateConfig::default() };
-                            let _ = put(state, uuid(thread), key.as_bytes(), 1 + random.below(40_000), &config, now);
+                            let config = ReplicateConfig {
+                                replica_num: 1 + random.below(2),
+                                ..ReplicateConfig::default()
+                            };
+                            let _ = put(
+                                state,
+                                uuid(thread),
+                                key.as_bytes(),
+                                1 + random.below(40_000),
+                                &config,
+                                now,
+                            );
                         }
                         4 => drop(state.remove(key.as_bytes(), true, now)),
                         5 => drop(state.replicas(key.as_bytes(), now)),

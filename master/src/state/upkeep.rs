@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::object::Standing;
 use super::segment::SegmentStatus;
 use super::{SHARDS, State};
-use crate::journal::Record;
+use crate::journal::{Journal, Record};
 use crate::moment::Moment;
 
 /// How often clients are looked at, in milliseconds.
@@ -74,9 +74,16 @@ impl State {
         }
     }
 
-    /// Compacts the journal if it is worth while. Takes a while, on a thread that may.
+    /// Compacts the journal if it is worth while.
+    pub fn compact_journal_if_wanted(&self) {
+        if self.journal.as_ref().is_some_and(Journal::wants_compaction) {
+            self.compact_journal();
+        }
+    }
+
+    /// Compacts the journal. Takes a while, on a thread that may.
     pub fn compact_journal(&self) {
-        let Some(journal) = self.journal.as_ref().filter(|journal| journal.wants_compaction()) else {
+        let Some(journal) = &self.journal else {
             return;
         };
         // Records are gathered under a shard's lock and written without it.

@@ -40,7 +40,14 @@ pub fn state(policy: Policy) -> State {
 }
 
 /// Puts an object whole.
-pub fn put(state: &State, client: Uuid, key: &[u8], length: u64, config: &ReplicateConfig, now: Moment) -> Outcome<Vec<Replica>> {
+pub fn put(
+    state: &State,
+    client: Uuid,
+    key: &[u8],
+    length: u64,
+    config: &ReplicateConfig,
+    now: Moment,
+) -> Outcome<Vec<Replica>> {
     let replicas = state.put_start(&PutRequest { client, config, now }, key, length)?;
     state.put_end(client, &ObjectMeta { key, checksum: None }, ReplicaType::ALL, now)?;
     Ok(replicas)
@@ -95,8 +102,10 @@ impl Client {
         self.sequence += 1;
         let mut out = Vec::new();
         let profile = self.profile;
-        frame::request(&mut out, self.sequence, M::FUNCTION.id(), |body| profile.encode_request(method, body))
-            .expect("request");
+        frame::request(&mut out, self.sequence, M::FUNCTION.id(), |body| {
+            profile.encode_request(method, body)
+        })
+        .expect("request");
         self.stream.write_all(&out)?;
         let mut header = [0; ResponseHeader::BYTES];
         self.stream.read_exact(&mut header)?;
@@ -139,7 +148,8 @@ impl Master {
         let mut line = String::new();
         while lines.read_line(&mut line).expect("log") > 0 {
             let field = |name: &str| {
-                line.split_whitespace().find_map(|word| word.strip_prefix(name)?.trim_end_matches(',').parse().ok())
+                line.split_whitespace()
+                    .find_map(|word| word.strip_prefix(name)?.trim_end_matches(',').parse().ok())
             };
             if line.contains("Master service started") {
                 (rpc, admin) = (field("rpc="), field("admin_and_metrics_http="));
@@ -198,7 +208,9 @@ pub fn http(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
     let length = body.len();
-    let text = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    let text = format!(
+        "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(text.as_bytes()).expect("write");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("read");
