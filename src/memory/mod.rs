@@ -5,6 +5,7 @@
 //! under the contract written there.
 
 pub mod copy;
+pub(crate) mod io;
 mod location;
 mod range;
 
