@@ -49,6 +49,18 @@ impl Verdict {
     }
 }
 
+/// What lies between the blocks before a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// The buffer's own contents.
+    Own,
+    /// What [`Arena::poison`] wrote.
+    Poison,
+}
+
+/// What poison is made from: another seed than any buffer's.
+const POISON: u64 = 0x9015_0000_0000_0000;
+
 /// A buffer that holds its own pattern except where a transfer has just written.
 pub struct Arena {
     memory: Memory,
@@ -62,11 +74,19 @@ impl Arena {
     /// If it cannot be written.
     pub fn new(memory: Memory, seed: u64) -> Result<Self> {
         let arena = Self { memory, seed };
-        arena.for_each_chunk(0..arena.length_bytes(), |position, buffer| {
-            pattern::fill(buffer, seed, position);
-            arena.memory.upload(position, buffer)
-        })?;
+        arena.restore(0..arena.length_bytes())?;
         Ok(arena)
+    }
+
+    /// Gives `window` this buffer's own contents.
+    ///
+    /// # Errors
+    /// If the memory cannot be written.
+    pub fn restore(&self, window: Range<u64>) -> Result<()> {
+        self.for_each_chunk(window, |position, buffer| {
+            pattern::fill(buffer, self.seed, position);
+            self.memory.upload(position, buffer)
+        })
     }
 
     /// Where it starts.
@@ -93,19 +113,35 @@ impl Arena {
         self.memory.location()
     }
 
+    /// Fills `window` with what no buffer holds, so that a block that does not come is seen although it is
+    /// the same as what was there.
+    ///
+    /// # Errors
+    /// If the memory cannot be written.
+    pub fn poison(&self, window: Range<u64>) -> Result<()> {
+        self.for_each_chunk(window, |position, buffer| {
+            pattern::fill(buffer, self.seed ^ POISON, position);
+            self.memory.upload(position, buffer)
+        })
+    }
+
     /// Compares the bytes of `window`: the runs with what they should have brought, all between them with
-    /// this buffer's own contents; then restores those.
+    /// what was there; then restores this buffer's own contents.
     ///
     /// # Errors
     /// If the memory cannot be read or written, or a run lies outside of the window.
-    pub fn check_and_restore(&self, window: Range<u64>, mut runs: Vec<Run>) -> Result<Verdict> {
+    pub fn check_and_restore(&self, window: Range<u64>, mut runs: Vec<Run>, gap: Gap) -> Result<Verdict> {
         runs.sort_unstable_by_key(|run| run.at);
         let inside = runs.iter().all(|run| window.start <= run.at && run.at + run.length_bytes <= window.end);
         ensure!(inside && window.end <= self.length_bytes(), "a block lies outside of what is checked");
+        let gap_seed = match gap {
+            Gap::Own => self.seed,
+            Gap::Poison => self.seed ^ POISON,
+        };
         let verdict = Mutex::new(Verdict::default());
         self.for_each_chunk(window, |position, buffer| {
             self.memory.download(position, buffer)?;
-            let found = self.check(position, buffer, &runs);
+            let found = self.check(position, buffer, &runs, gap_seed);
             pattern::fill(buffer, self.seed, position);
             self.memory.upload(position, buffer)?;
             verdict.lock().unwrap_or_else(PoisonError::into_inner).add(found);
@@ -115,37 +151,48 @@ impl Arena {
     }
 
     /// Compares the piece of this buffer at `start`.
-    fn check(&self, start: u64, buffer: &[u8], runs: &[Run]) -> Verdict {
+    fn check(&self, start: u64, buffer: &[u8], runs: &[Run], gap_seed: u64) -> Verdict {
+        let gap = |part: &Range<u64>| (gap_seed, part.start);
         let end = start + buffer.len() as u64;
         let mut verdict = Verdict::default();
         let mut position = start;
         let first = runs.partition_point(|run| run.at + run.length_bytes <= start);
         for run in runs.iter().skip(first).take_while(|run| run.at < end) {
-            let run_end = (run.at + run.length_bytes).min(end);
-            self.compare(&mut verdict, start, buffer, position..run.at.max(position), None);
-            self.compare(&mut verdict, start, buffer, run.at.max(position)..run_end, Some(run));
-            position = run_end;
+            let between = position..run.at.max(position);
+            self.compare(&mut verdict, start, buffer, &between, gap(&between), "memory between blocks");
+            let block = run.at.max(position)..(run.at + run.length_bytes).min(end);
+            let source = (run.seed, run.from + (block.start - run.at));
+            self.compare(&mut verdict, start, buffer, &block, source, "a block");
+            verdict.verified_bytes += block.end - block.start;
+            position = block.end;
         }
-        self.compare(&mut verdict, start, buffer, position..end, None);
+        self.compare(
+            &mut verdict,
+            start,
+            buffer,
+            &(position..end),
+            gap(&(position..end)),
+            "memory between blocks",
+        );
         verdict
     }
 
-    fn compare(&self, verdict: &mut Verdict, start: u64, buffer: &[u8], part: Range<u64>, run: Option<&Run>) {
-        if part.is_empty() {
-            return;
-        }
+    /// Compares a part of `buffer`, which lies at `start` of this buffer, with its source.
+    fn compare(
+        &self,
+        verdict: &mut Verdict,
+        start: u64,
+        buffer: &[u8],
+        part: &Range<u64>,
+        (seed, from): (u64, u64),
+        what: &str,
+    ) {
         let index = |position: u64| usize::try_from(position - start).unwrap_or(usize::MAX);
         let bytes = buffer.get(index(part.start)..index(part.end)).unwrap_or_default();
-        let (seed, from) =
-            run.map_or((self.seed, part.start), |run| (run.seed, run.from + (part.start - run.at)));
-        if run.is_some() {
-            verdict.verified_bytes += part.end - part.start;
-        }
         if let Some((count, first)) = pattern::compare(bytes, seed, from) {
             verdict.mismatched_bytes += count;
             verdict.first.get_or_insert_with(|| {
                 let at = part.start + first as u64;
-                let what = if run.is_some() { "a block" } else { "memory between blocks" };
                 format!("{what} differs {at:#x} bytes into the buffer at {:#x}", self.address())
             });
         }
@@ -212,9 +259,9 @@ mod tests {
             transfer(&source, 5000, &target, CHUNK_BYTES - 10, 100),
             transfer(&source, 4096, &target, 0, 300),
         ];
-        let verdict = target.check_and_restore(0..LENGTH, runs).unwrap();
+        let verdict = target.check_and_restore(0..LENGTH, runs, Gap::Own).unwrap();
         assert_eq!((verdict.verified_bytes, verdict.mismatched_bytes), (400, 0));
-        let again = target.check_and_restore(0..LENGTH, Vec::new()).unwrap();
+        let again = target.check_and_restore(0..LENGTH, Vec::new(), Gap::Own).unwrap();
         assert_eq!((again.verified_bytes, again.mismatched_bytes), (0, 0));
     }
 
@@ -222,7 +269,7 @@ mod tests {
     fn a_block_that_did_not_come_is_found() {
         let (source, target) = (arena(1), arena(2));
         let run = Run { at: 800, length_bytes: 64, seed: source.seed, from: 0 };
-        let verdict = target.check_and_restore(0..LENGTH, vec![run]).unwrap();
+        let verdict = target.check_and_restore(0..LENGTH, vec![run], Gap::Own).unwrap();
         assert_eq!(verdict.verified_bytes, 64);
         assert!(verdict.mismatched_bytes > 50);
         assert!(verdict.first.unwrap().contains("a block differs 0x320"));
@@ -233,17 +280,32 @@ mod tests {
         let (source, target) = (arena(1), arena(2));
         let mut run = transfer(&source, 0, &target, 8192, 64);
         run.at = 4096;
-        let verdict = target.check_and_restore(0..LENGTH, vec![run]).unwrap();
+        let verdict = target.check_and_restore(0..LENGTH, vec![run], Gap::Own).unwrap();
         assert!(verdict.mismatched_bytes > 100, "{verdict:?}");
     }
 
     #[test]
-    fn a_byte_behind_a_block_is_found() {
+    fn bytes_behind_a_block_are_found() {
         let (source, target) = (arena(1), arena(2));
-        let mut run = transfer(&source, 0, &target, 4096, 65);
+        let mut run = transfer(&source, 0, &target, 4096, 72);
         run.length_bytes = 64;
-        let verdict = target.check_and_restore(4096..8192, vec![run]).unwrap();
-        assert_eq!((verdict.verified_bytes, verdict.mismatched_bytes), (64, 1));
+        let verdict = target.check_and_restore(4096..8192, vec![run], Gap::Own).unwrap();
+        assert_eq!(verdict.verified_bytes, 64);
+        assert!((1..=8).contains(&verdict.mismatched_bytes));
         assert!(verdict.first.unwrap().contains("memory between blocks"));
+    }
+
+    #[test]
+    fn a_block_that_equals_what_was_there_is_missed_without_poison_only() {
+        let target = arena(2);
+        let own = Run { at: 4096, length_bytes: 64, seed: target.seed, from: 4096 };
+        let fooled = target.check_and_restore(0..8192, vec![own], Gap::Own).unwrap();
+        assert_eq!(fooled.mismatched_bytes, 0);
+        target.poison(0..8192).unwrap();
+        let verdict = target.check_and_restore(0..8192, vec![own], Gap::Poison).unwrap();
+        assert!(verdict.mismatched_bytes > 50);
+        assert!(verdict.first.unwrap().contains("a block differs"));
+        let restored = target.check_and_restore(0..LENGTH, Vec::new(), Gap::Own).unwrap();
+        assert_eq!(restored.mismatched_bytes, 0);
     }
 }

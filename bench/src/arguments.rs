@@ -126,6 +126,9 @@ pub struct Arguments {
     /// Target: end when standard input ends
     #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean(), hide = true)]
     pub end_with_input: bool,
+    /// Target: answer no questions, as a target that is not of this program
+    #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean(), hide = true)]
+    pub silent: bool,
 }
 
 /// The forms of upstream's two programs.

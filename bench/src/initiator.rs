@@ -30,7 +30,7 @@ pub fn run(library: &Library, arguments: &Arguments) -> Result<bool> {
         bail!("--report_unit {} is none of GB, GiB, Gb, MB, MiB, Mb, KB, KiB, Kb", arguments.report_unit);
     }
     let side = Side::new(library, arguments, Role::Initiator)?;
-    let mut session = Session::open(&side, &arguments.segment_id)?;
+    let mut session = Session::open(&side, &arguments.metadata_server, &arguments.segment_id)?;
     let mut verdict = Verdict::default();
     let host_memcpy = host_memcpy();
     let mut layout = None;
@@ -161,6 +161,7 @@ fn timed(session: &mut Session<'_>, arguments: &Arguments, verdict: &mut Verdict
         let blocks = own.blocks(0).map(|block| (block.local, block.remote));
         batches.push(session.requests_at(operation, own.buffer, block_bytes, blocks)?);
     }
+    session.prepare(operation, &whole, 1)?;
     let side = session.side();
     if let Some(first) = batches.first_mut() {
         side.engine.run(first, side.limit)?;

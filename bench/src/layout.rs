@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 
-use crate::arena::{Run, Verdict};
+use crate::arena::{Gap, Run, Verdict};
 use crate::library::{Operation, Request};
 use crate::report::{self, LayoutReport};
 use crate::session::{Session, processor_time};
@@ -105,7 +105,7 @@ fn verify(session: &Session<'_>, round: u64) -> Result<Verdict> {
             seed: remote.seed,
             from: peer * BLOCK_BYTES,
         });
-        verdict.add(arena.check_and_restore(0..arena.length_bytes(), runs.collect())?);
+        verdict.add(arena.check_and_restore(0..arena.length_bytes(), runs.collect(), Gap::Own)?);
     }
     Ok(verdict)
 }

@@ -31,7 +31,7 @@ pub const BATCHES: [u64; 5] = [1, 16, 256, 1024, 4096];
 pub const REGIONS: [u64; 2] = [1, 56];
 /// The buffer on each side; every region is an equal part of it.
 pub const BUFFER_BYTES: u64 = 56 * (2 << 20);
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 1000;
 const WARM_UP_ROUNDS: usize = 20;
 const LIMIT: Duration = Duration::from_secs(30);
 

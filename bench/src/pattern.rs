@@ -6,7 +6,14 @@
 
 const WORD_BYTES: usize = 8;
 
-/// The word at `index` (position divided by 8) of the buffer with this seed.
+/// Makes seeds that differ in one bit differ in all of them.
+fn spread(seed: u64) -> u64 {
+    let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// The word at `index` (position divided by 8) of the buffer with this spread seed.
 fn word(seed: u64, index: u64) -> [u8; WORD_BYTES] {
     let mixed = index.wrapping_add(seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed ^ (mixed >> 29)).to_le_bytes()
@@ -21,6 +28,7 @@ fn split(position: u64) -> (u64, usize) {
 
 /// Fills `buffer`, which lies at `position` of the whole, with its contents.
 pub fn fill(buffer: &mut [u8], seed: u64, position: u64) {
+    let seed = spread(seed);
     let (mut index, within) = split(position);
     let head_bytes = if within == 0 { 0 } else { (WORD_BYTES - within).min(buffer.len()) };
     let (head, body) = buffer.split_at_mut(head_bytes);
@@ -44,6 +52,7 @@ pub fn fill(buffer: &mut [u8], seed: u64, position: u64) {
 /// distance from the start of `buffer`.
 #[must_use]
 pub fn compare(buffer: &[u8], seed: u64, position: u64) -> Option<(u64, usize)> {
+    let seed = spread(seed);
     let (mut index, within) = split(position);
     let head_bytes = if within == 0 { 0 } else { (WORD_BYTES - within).min(buffer.len()) };
     let (head, body) = buffer.split_at(head_bytes);
@@ -122,6 +131,9 @@ mod tests {
         let (count, first) = compare(&block, 3, 0).unwrap();
         assert!(count > 3500, "only {count} bytes differ");
         assert!(first < 8);
-        assert!(compare(&contents(4, 0, 4096), 3, 0).is_some());
+        for other in [2, 3 ^ (1 << 63), 3 + (1 << 32)] {
+            let (count, _) = compare(&contents(other, 0, 4096), 3, 0).unwrap();
+            assert!(count > 3500, "seed {other:#x}: only {count} bytes differ");
+        }
     }
 }

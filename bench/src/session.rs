@@ -1,10 +1,15 @@
 //! The active side: an open target, requests against its buffers, timing, and verification.
+//!
+//! A target of this program knows the contents of its memory and verifies writes where they arrive. Any other
+//! one, upstream's for example, is known by its descriptor alone: what is read from it was written to it before,
+//! and what is written is read back, over local memory that was filled with something else meanwhile.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::arena::{Run, Verdict};
+use crate::arena::{Gap, Run, Verdict};
+use crate::console::tell;
 use crate::exchange::{Client, RemoteBuffer};
 use crate::library::{Engine, Operation, Request};
 use crate::placement::Placement;
@@ -12,7 +17,7 @@ use crate::side::Side;
 use crate::statistics::{Sample, gigabytes};
 
 /// How long a target may take to say where its buffers are.
-const BUFFERS_LIMIT: Duration = Duration::from_secs(10);
+const BUFFERS_LIMIT: Duration = Duration::from_secs(3);
 
 /// How often a cell is measured.
 #[derive(Clone, Copy, Debug)]
@@ -38,22 +43,28 @@ pub struct Measurement {
 /// An open target.
 pub struct Session<'side> {
     side: &'side Side<'side>,
-    client: Client<'side, Engine<'side>>,
+    /// None when the target is not one of this program.
+    client: Option<Client<'side, Engine<'side>>>,
     segment: i32,
     remote: Vec<RemoteBuffer>,
 }
 
 impl<'side> Session<'side> {
-    /// Opens the target and asks for its buffers.
+    /// Opens the target and asks it for its buffers; if it does not answer, looks into its descriptor.
     ///
     /// # Errors
-    /// If it does not answer.
-    pub fn open(side: &'side Side<'side>, name: &str) -> Result<Self> {
+    /// If it is not there.
+    pub fn open(side: &'side Side<'side>, metadata: &str, name: &str) -> Result<Self> {
         ensure!(!name.is_empty(), "--segment_id is missing: the HOST:PORT that the target printed");
         let segment = side.engine.open(name)?;
         let mut client = Client::new(&side.engine, segment)?;
-        let remote = client.buffers(BUFFERS_LIMIT)?;
-        Ok(Self { side, client, segment, remote })
+        match client.buffers(BUFFERS_LIMIT) {
+            Ok(remote) => Ok(Self { side, client: Some(client), segment, remote }),
+            Err(error) => {
+                tell(format!("{error:#}; its bytes are verified by reading back what is written"));
+                Ok(Self { side, client: None, segment, remote: published(metadata, name)? })
+            }
+        }
     }
 
     /// This side.
@@ -102,26 +113,62 @@ impl<'side> Session<'side> {
         blocks.map(request).collect()
     }
 
+    /// Prepares the first `slots` slots for rounds: nothing to do for a target of this program. Another one
+    /// is given the contents that are to be read, and the place they are to arrive at is poisoned.
+    ///
+    /// # Errors
+    /// If the target cannot be written, or the local memory.
+    pub fn prepare(&self, operation: Operation, placement: &Placement, slots: u64) -> Result<()> {
+        if self.client.is_some() || operation == Operation::Write {
+            return Ok(());
+        }
+        for slot in 0..slots {
+            let mut requests = self.requests(Operation::Write, placement, slot)?;
+            self.side.engine.run(&mut requests, self.side.limit)?;
+        }
+        let local = self.side.arenas.get(placement.buffer).context("there is no such buffer")?;
+        local.poison(placement.window(0..slots))
+    }
+
     /// Compares what the first `slots` slots should have brought, where it arrived, and restores it.
     ///
     /// # Errors
     /// If a side's memory cannot be read.
     pub fn verify(&mut self, operation: Operation, placement: &Placement, slots: u64) -> Result<Verdict> {
         let local = self.side.arenas.get(placement.buffer).context("there is no such buffer")?;
-        match operation {
-            Operation::Write => self.client.verify(*placement, slots, local.seed()),
-            Operation::Read => {
-                let remote = self.remote(placement.buffer)?;
-                let blocks = (0..slots).flat_map(|slot| placement.blocks(slot));
-                let runs = blocks.map(|block| Run {
-                    at: block.local,
-                    length_bytes: placement.block_bytes,
-                    seed: remote.seed,
-                    from: block.remote,
-                });
-                local.check_and_restore(placement.window(0..slots), runs.collect())
+        let window = placement.window(0..slots);
+        let (seed, gap) = match (&mut self.client, operation) {
+            (Some(client), Operation::Write) => return client.verify(*placement, slots, local.seed()),
+            (Some(_), Operation::Read) => (self.remote(placement.buffer)?.seed, Gap::Own),
+            (None, Operation::Read) => (local.seed(), Gap::Poison),
+            (None, Operation::Write) => {
+                local.poison(window.clone())?;
+                for slot in 0..slots {
+                    let mut requests = self.requests(Operation::Read, placement, slot)?;
+                    self.side.engine.run(&mut requests, self.side.limit)?;
+                }
+                (local.seed(), Gap::Poison)
             }
+        };
+        let known = self.client.is_some();
+        let blocks = (0..slots).flat_map(|slot| placement.blocks(slot));
+        let runs = blocks.map(|block| Run {
+            at: block.local,
+            length_bytes: placement.block_bytes,
+            seed,
+            // What another target holds came from the local place that it goes back to.
+            from: if known { block.remote } else { block.local },
+        });
+        local.check_and_restore(window, runs.collect(), gap)
+    }
+
+    /// Gives the local part of slots that were prepared but not used its contents again.
+    fn restore(&self, placement: &Placement, slots: std::ops::Range<u64>) -> Result<()> {
+        if self.client.is_some() || slots.is_empty() {
+            return Ok(());
         }
+        let local = self.side.arenas.get(placement.buffer).context("there is no such buffer")?;
+        local.restore(placement.window(slots))
     }
 
     /// Runs rounds of one batch each, every round in a slot of its own, and verifies each slot before it is
@@ -144,12 +191,14 @@ impl<'side> Session<'side> {
             batches.push(self.requests(operation, placement, slot)?);
         }
         let engine = &self.side.engine;
+        self.prepare(operation, placement, 1)?;
         if let Some(first) = batches.first_mut() {
             engine.run(first, self.side.limit)?;
         }
         let mut verdict = self.verify(operation, placement, 1)?;
         let (mut times, mut total, mut cpu) = (Vec::new(), Duration::ZERO, Duration::ZERO);
         while times.len() < effort.min_rounds || (times.len() < effort.max_rounds && total < effort.time) {
+            self.prepare(operation, placement, slots)?;
             let mut used = 0;
             for batch in &mut batches {
                 let cpu_before = processor_time();
@@ -164,6 +213,7 @@ impl<'side> Session<'side> {
                 }
             }
             verdict.add(self.verify(operation, placement, used)?);
+            self.restore(placement, used..slots)?;
         }
         let moved = gigabytes(placement.batch_bytes()) * f64::from(u32::try_from(times.len())?);
         Ok(Measurement {
@@ -172,6 +222,20 @@ impl<'side> Session<'side> {
             verdict,
         })
     }
+}
+
+/// The buffers that a target publishes.
+fn published(metadata: &str, name: &str) -> Result<Vec<RemoteBuffer>> {
+    let config = mooncake::config::Config::from_env();
+    let metadata = mooncake::metadata::connect(metadata, &config)?;
+    let deadline = mooncake::deadline::Deadline::after(config.handshake_connect_timeout);
+    let buffers = metadata.fetch(name, deadline)?.buffers;
+    let buffer = |buffer: mooncake::segment::BufferDescriptor| RemoteBuffer {
+        address: buffer.address,
+        length_bytes: buffer.length_bytes,
+        seed: 0,
+    };
+    Ok(buffers.into_iter().map(buffer).collect())
 }
 
 /// Processor time of this process, all threads.

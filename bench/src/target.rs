@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::arena::Run;
+use crate::arena::{Gap, Run};
 use crate::arguments::Arguments;
 use crate::console::tell;
 use crate::exchange::{ANSWER, Answer, Ask, LOOK_EVERY, QUESTION, Question, RemoteBuffer, Reply};
@@ -35,6 +35,7 @@ pub fn run(library: &Library, arguments: &Arguments) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         for (name, message) in side.engine.take_notes()? {
             if name == QUESTION
+                && !arguments.silent
                 && let Err(error) = answer(&side, &message)
             {
                 tell(format!("a question was not answered: {error:#}"));
@@ -76,7 +77,11 @@ fn reply(side: &Side<'_>, ask: &Ask) -> Result<Reply> {
                 seed: *seed,
                 from: block.local,
             });
-            Ok(Reply::Verdict(arena.check_and_restore(placement.window(0..*slots), runs.collect())?))
+            Ok(Reply::Verdict(arena.check_and_restore(
+                placement.window(0..*slots),
+                runs.collect(),
+                Gap::Own,
+            )?))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use cann_sys::LoadOptions;
 use mooncake_test_support::artifacts;
-use mooncake_transfer_bench::arena::{Arena, Run};
+use mooncake_transfer_bench::arena::{Arena, Gap, Run};
 use mooncake_transfer_bench::bare::Pair;
 use mooncake_transfer_bench::device::{Memory, Npu};
 
@@ -15,10 +15,10 @@ fn npu_memory_holds_and_gives_back_its_contents() {
     let npu = Npu::open(&options(), 0).unwrap();
     let arena = Arena::new(Memory::device(&npu, 10_000_001).unwrap(), 5).unwrap();
     assert_eq!(arena.location(), "npu:0");
-    let clean = arena.check_and_restore(0..arena.length_bytes(), Vec::new()).unwrap();
+    let clean = arena.check_and_restore(0..arena.length_bytes(), Vec::new(), Gap::Own).unwrap();
     assert_eq!((clean.verified_bytes, clean.mismatched_bytes), (0, 0));
     let absent = Run { at: 5_000_000, length_bytes: 1000, seed: 6, from: 0 };
-    let verdict = arena.check_and_restore(0..arena.length_bytes(), vec![absent]).unwrap();
+    let verdict = arena.check_and_restore(0..arena.length_bytes(), vec![absent], Gap::Own).unwrap();
     assert_eq!(verdict.verified_bytes, 1000);
     assert!(verdict.mismatched_bytes > 900);
 }

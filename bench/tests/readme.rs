@@ -1,7 +1,5 @@
 //! The C program in the README is one: it compiles without a warning and does what it says.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
 use std::process::Command;
 use std::time::Duration;
 

@@ -86,13 +86,39 @@ fn threads_for_some_seconds_print_upstreams_line_and_json() {
         assert!(output.contains(&format!("Worker {worker} stopped!")), "{output}");
     }
     assert_eq!(closing(&output), (3 * 16 * 4096, 0));
-    let json = &output[output.find("\n{").expect("a JSON object")..];
-    let json = json.split_inclusive("\n}").next().unwrap();
-    let report: serde_json::Value = serde_json::from_str(json).unwrap();
+    // With --json, standard output is the JSON and nothing else.
+    let json = initiator.standard_output();
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["verified_bytes"], 3 * 16 * 4096);
     assert_eq!(report["mismatched_bytes"], 0);
     assert_eq!(report["cells"][0]["operation"], "write");
     assert_eq!(report["cells"][0]["block_bytes"], 4096);
+}
+
+/// Runs against a target that says nothing of its memory but its descriptor, as upstream's.
+fn read_back(form: &[&str], bytes: u64) {
+    let flags = ["--block_size=4096", "--batch_size=8", "--threads=2", "--buffer_size=65536", "--duration=0"];
+    for operation in ["read", "write"] {
+        let npu = SoftwareNpu::new().devices(2);
+        let common = [&flags[..], form, &["--operation", operation]].concat();
+        let (_target, name) = target(&npu, &[&common[..], &["--gpu_id=0", "--silent"]].concat());
+        let mut initiator = initiator(&npu, &[&common[..], &["--gpu_id=1"]].concat(), &name);
+        let status = initiator.wait(RUN);
+        let output = initiator.output();
+        assert!(status.success(), "{output}");
+        assert!(output.contains("verified by reading back"), "{output}");
+        assert_eq!(closing(&output), (bytes, 0), "{operation}");
+    }
+}
+
+#[test]
+fn iterations_against_another_program_are_verified_by_reading_back() {
+    read_back(&["--block_iteration=2"], 6 * 8 * (4096 + 8192));
+}
+
+#[test]
+fn threads_against_another_program_are_verified_by_reading_back() {
+    read_back(&[], 2 * 8 * 4096);
 }
 
 #[test]

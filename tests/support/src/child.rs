@@ -28,9 +28,27 @@ struct Output {
 #[derive(Default)]
 struct Lines {
     /// The lines of both outputs, in the order in which they came.
-    all: Vec<String>,
+    all: Vec<Line>,
     /// How many of the two outputs have ended.
     ended: usize,
+}
+
+struct Line {
+    stream: Stream,
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Output,
+    Error,
+}
+
+impl Lines {
+    fn text(&self, wanted: impl Fn(Stream) -> bool) -> String {
+        let lines = self.all.iter().filter(|line| wanted(line.stream));
+        lines.map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
+    }
 }
 
 impl Child {
@@ -50,7 +68,7 @@ impl Child {
         let output = Arc::new(Output::default());
         let stdout = process.stdout.take().expect("the standard output is a pipe");
         let stderr = process.stderr.take().expect("the standard error is a pipe");
-        let readers = vec![collect(stdout, &output), collect(stderr, &output)];
+        let readers = vec![collect(stdout, Stream::Output, &output), collect(stderr, Stream::Error, &output)];
         Self { process, output, readers, program }
     }
 
@@ -70,14 +88,14 @@ impl Child {
         let mut lines = self.output.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let mut seen = 0;
         loop {
-            if let Some(line) = lines.all.iter().skip(seen).find(|line| wanted(line)) {
-                return line.clone();
+            if let Some(line) = lines.all.iter().skip(seen).find(|line| wanted(&line.text)) {
+                return line.text.clone();
             }
             seen = lines.all.len();
             let remaining = end.saturating_duration_since(Instant::now());
             if lines.ended == 2 || remaining.is_zero() {
                 let why = if lines.ended == 2 { "ended" } else { "said nothing of it in time" };
-                panic!("{} {why}; its output:\n{}", self.program, lines.all.join("\n"));
+                panic!("{} {why}; its output:\n{}", self.program, lines.text(|_| true));
             }
             lines =
                 self.output.changed.wait_timeout(lines, remaining).unwrap_or_else(PoisonError::into_inner).0;
@@ -131,7 +149,14 @@ impl Child {
     /// All it has said until now, both outputs in the order in which the lines came.
     #[must_use]
     pub fn output(&self) -> String {
-        self.output.lines.lock().unwrap_or_else(PoisonError::into_inner).all.join("\n")
+        self.output.lines.lock().unwrap_or_else(PoisonError::into_inner).text(|_| true)
+    }
+
+    /// What it has written to its standard output until now.
+    #[must_use]
+    pub fn standard_output(&self) -> String {
+        let lines = self.output.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.text(|stream| stream == Stream::Output)
     }
 
     fn join_readers(&mut self) {
@@ -151,10 +176,10 @@ impl Drop for Child {
     }
 }
 
-fn collect(stream: impl Read + Send + 'static, output: &Arc<Output>) -> JoinHandle<()> {
+fn collect(source: impl Read + Send + 'static, stream: Stream, output: &Arc<Output>) -> JoinHandle<()> {
     let output = Arc::clone(output);
     std::thread::spawn(move || {
-        let mut reader = BufReader::new(stream);
+        let mut reader = BufReader::new(source);
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
@@ -163,7 +188,8 @@ fn collect(stream: impl Read + Send + 'static, output: &Arc<Output>) -> JoinHand
             if count == 0 {
                 lines.ended += 1;
             } else {
-                lines.all.push(String::from_utf8_lossy(&bytes).trim_end().to_owned());
+                let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                lines.all.push(Line { stream, text });
             }
             output.changed.notify_all();
             if count == 0 {
@@ -189,6 +215,7 @@ mod tests {
         child.send("this");
         assert_eq!(child.wait_for_line(Duration::from_secs(10), |line| line.contains("got")), "got this");
         assert_eq!(child.wait(Duration::from_secs(10)).code(), Some(3));
+        assert_eq!(child.standard_output(), "out\ngot this");
     }
 
     #[test]
