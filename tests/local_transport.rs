@@ -1,4 +1,12 @@
 //! Copies inside one process: host and NPU memory in every combination.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

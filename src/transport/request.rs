@@ -1,14 +1,14 @@
 //! A job on its way through a transport, and how its extents become finished exactly once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::Job;
 use crate::deadline::Deadline;
-use crate::error::{Error, Stage};
+use crate::error::{Code, Error, Stage};
 use crate::memory::ByteRange;
 use crate::plan::{Direction, Extent};
 use crate::registry::Pin;
@@ -21,6 +21,9 @@ pub struct Request {
     pins: Mutex<Vec<Pin>>,
     finished: AtomicUsize,
     accepted: Instant,
+    /// When somebody first saw that it has to stop.
+    overdue_since: OnceLock<Instant>,
+    told_stuck: AtomicBool,
 }
 
 impl Request {
@@ -28,7 +31,14 @@ impl Request {
     #[must_use]
     pub fn new(mut job: Job) -> Arc<Self> {
         let pins = Mutex::new(std::mem::take(&mut job.pins));
-        Arc::new(Self { job, pins, finished: AtomicUsize::new(0), accepted: Instant::now() })
+        Arc::new(Self {
+            job,
+            pins,
+            finished: AtomicUsize::new(0),
+            accepted: Instant::now(),
+            overdue_since: OnceLock::new(),
+            told_stuck: AtomicBool::new(false),
+        })
     }
 
     /// What to move.
@@ -84,7 +94,7 @@ impl Request {
     pub fn must_stop(&self, stage: Stage, what: &str) -> Option<Error> {
         let code = match self.job.submission.must_stop() {
             Some(stop) => stop.code(),
-            None if self.job.deadline.expired() => crate::error::Code::Timeout,
+            None if self.job.deadline.expired() => Code::Timeout,
             None => return None,
         };
         let waited_ms = self.accepted.elapsed().as_millis();
@@ -123,9 +133,33 @@ impl Request {
         self.job.submission.extents_failed(extents, &error.clone().peer(&*self.job.peer));
     }
 
-    /// What runs for it cannot be made quiet for now.
-    pub fn report_stuck(&self, error: Error) {
-        self.job.submission.report_stuck(error.peer(&*self.job.peer));
+    /// Whether it has to stop. One clock read at most.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.job.submission.must_stop().is_some() || self.job.deadline.expired()
+    }
+
+    /// Tells the waiter, once, when the request has had to stop for longer than `grace` and still runs.
+    pub fn report_if_stuck(&self, grace: Duration) {
+        if !self.is_overdue() || self.is_finished() {
+            return;
+        }
+        let since = self.overdue_since.get_or_init(Instant::now);
+        if since.elapsed() < grace || self.told_stuck.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let error = Error::new(
+            Code::StillRunning,
+            Stage::Drain,
+            format!(
+                "the NPU still runs the transfer {} ms after it had to stop",
+                since.elapsed().as_millis()
+            ),
+        )
+        .peer(&*self.job.peer)
+        .advice("the memory stays locked until the device is quiet; see the vendor's log");
+        log::error!("{error}");
+        self.job.submission.report_stuck(error);
     }
 
     /// Lets go of the local regions; before the last task becomes terminal, so that whoever waited can
@@ -158,11 +192,7 @@ impl Drop for Request {
     fn drop(&mut self) {
         // A transport that loses a request is defective, but nobody must wait for it for ever.
         if !self.is_finished() {
-            self.fail(&Error::new(
-                crate::error::Code::Internal,
-                Stage::Execute,
-                "the transport dropped the request",
-            ));
+            self.fail(&Error::new(Code::Internal, Stage::Execute, "the transport dropped the request"));
         }
     }
 }

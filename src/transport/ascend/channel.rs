@@ -129,10 +129,12 @@ impl Channel {
         state.queue.len().saturating_add(state.active.len())
     }
 
-    /// Requests that wait behind the one the worker is at.
-    #[must_use]
-    pub fn has_waiting(&self) -> bool {
-        !self.state.lock().queue.is_empty()
+    /// Tells the waiters of requests that had to stop longer than `grace` ago and are still with the worker.
+    pub fn report_stuck(&self, grace: Duration) {
+        let active = self.state.lock().active.clone();
+        for request in active {
+            request.report_if_stuck(grace);
+        }
     }
 
     /// Queues a request that its memory covers; hands back one that it does not, or that comes too late.

@@ -722,7 +722,8 @@ impl Channels {
         }
     }
 
-    /// Ends requests whose time is up while they wait; sleeps when there are none.
+    /// Ends requests whose time is up while they wait, and tells of those that do not stop; sleeps when there are
+    /// none.
     fn keep_watch(self: Arc<Self>) {
         loop {
             let mut watched = self.watched.lock();
@@ -741,7 +742,7 @@ impl Channels {
         }
     }
 
-    /// Looks at every waiting request once. Whether there are any.
+    /// Looks at every request once. Whether there are any.
     fn look(&self) -> bool {
         let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
         let mut waits = false;
@@ -763,7 +764,8 @@ impl Channels {
                 for request in channel.take_if(|request| request.must_stop(Stage::Submit, "").is_some()) {
                     fail_overdue(&request, Stage::Submit, "the channel to the peer was busy");
                 }
-                waits |= channel.has_waiting();
+                channel.report_stuck(self.config.drain_grace);
+                waits |= channel.load() > 0;
             }
         }
         waits

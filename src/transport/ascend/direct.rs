@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::raw::{Descriptor, Wait};
-use super::session::{Session, WINDOW};
+use super::session::{Lane, Session, WINDOW};
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
 use crate::plan::{Border, Direction, MAX_EXTENTS_PER_CALL, Regions};
@@ -224,7 +224,7 @@ impl Pipeline {
     pub fn harvest(&mut self, session: &Session, arrivals: &mut Vec<Arrival>) -> Result<()> {
         let lane = session.lane();
         while let Some(flight) = self.flights.front() {
-            match lane.runtime().query_event(lane.event(flight.event)?)? {
+            match cause(lane, lane.runtime().query_event(lane.event(flight.event)?))? {
                 Wait::Pending => break,
                 Wait::Done => self.land(arrivals),
             }
@@ -244,7 +244,7 @@ impl Pipeline {
     ) -> Result<Wait> {
         let lane = session.lane();
         let Some(flight) = self.flights.front() else { return Ok(Wait::Done) };
-        let waited = lane.runtime().synchronize_event(lane.event(flight.event)?, slice_ms)?;
+        let waited = cause(lane, lane.runtime().synchronize_event(lane.event(flight.event)?, slice_ms))?;
         match waited {
             Wait::Done => self.land(arrivals),
             // A stream that has stopped never reaches the event; only the stream itself tells why.
@@ -282,6 +282,14 @@ impl Pipeline {
             });
         }
     }
+}
+
+/// A failed event tells only that its stream has stopped; the stream knows why.
+fn cause(lane: &Lane, waited: Result<Wait>) -> Result<Wait> {
+    waited.or_else(|error| match lane.runtime().synchronize_stream(lane.stream()?, 1) {
+        Err(cause) => Err(cause),
+        Ok(_) => Err(error),
+    })
 }
 
 #[cfg(test)]

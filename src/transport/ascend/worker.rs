@@ -146,7 +146,7 @@ impl Worker<'_> {
 
     /// Fails requests that must stop and have nothing in flight. Whether others must stop, too.
     fn drop_overdue(&mut self) -> bool {
-        let in_flight = self.pipeline.requests().any(is_overdue);
+        let in_flight = self.pipeline.requests().any(|request| request.is_overdue());
         if let Some(cursor) = &self.current {
             let request = cursor.request();
             if let Some(error) = request.must_stop(Stage::Execute, "the transfer was stopped") {
@@ -164,7 +164,7 @@ impl Worker<'_> {
     /// Gives what must stop a moment to end by itself, with nothing new submitted. Whether it did.
     fn drain_softly(&mut self) -> bool {
         let deadline = Deadline::after(SOFT_DRAIN.min(self.config.drain_grace));
-        while self.pipeline.requests().any(is_overdue) {
+        while self.pipeline.requests().any(|request| request.is_overdue()) {
             if deadline.expired() {
                 return false;
             }
@@ -254,26 +254,8 @@ impl Worker<'_> {
             // queue pair they are. Unverified on hardware.
             self.session.disconnect();
         }
-        let grace = Deadline::after(self.config.drain_grace);
-        let mut told = false;
-        while !self.session.lane().quiet_within(milliseconds(SLICE)) {
-            if grace.expired() && !told {
-                told = true;
-                let error = Error::new(
-                    Code::StillRunning,
-                    Stage::Drain,
-                    format!(
-                        "the NPU still runs the transfer {} ms after it was aborted",
-                        self.config.drain_grace.as_millis()
-                    ),
-                )
-                .advice("the memory stays locked until the device is quiet; see the vendor's log");
-                log::error!("{error}");
-                for request in self.pipeline.requests() {
-                    request.report_stuck(error.clone());
-                }
-            }
-        }
+        // The watch over all channels tells the waiters when this takes longer than the grace time.
+        while !self.session.lane().quiet_within(milliseconds(SLICE)) {}
     }
 
     /// Lets go of arrived requests, with a line each when asked for.
@@ -291,10 +273,6 @@ impl Worker<'_> {
         let next = self.pipeline.requests().map(|request| request.deadline().remaining()).min();
         milliseconds(next.unwrap_or(SLICE).min(SLICE))
     }
-}
-
-fn is_overdue(request: &Arc<Request>) -> bool {
-    request.job().submission.must_stop().is_some() || request.deadline().expired()
 }
 
 fn stopped(channel: &Channel, why: &str) -> Error {

@@ -240,16 +240,7 @@ fn reach(device: &Device, peers: &mut BTreeSet<i32>, request: &Request) -> Resul
 /// Stops the stream and waits until it is quiet, for ever if need be: nobody may reuse the memory before.
 fn quiesce(lane: &Lane, request: &Request, config: &Config) {
     lane.abort();
-    let grace = Deadline::after(config.drain_grace);
-    let mut told = false;
     while !lane.quiet_within(SLICE_MS) {
-        if grace.expired() && !told {
-            told = true;
-            request.report_stuck(Error::new(
-                Code::StillRunning,
-                Stage::Drain,
-                format!("the NPU still copies {:?} after it was aborted", config.drain_grace),
-            ));
-        }
+        request.report_if_stuck(config.drain_grace);
     }
 }

@@ -1,0 +1,213 @@
+//! Two NPU transports in one process, on devices of the software NPU, joined by a real control connection.
+#![allow(dead_code, unreachable_pub, reason = "shared by several tests, each of which uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cann_sys::LoadOptions;
+use mooncake::batch::{Batch, Outcome, Submission, Waited};
+use mooncake::config::Config;
+use mooncake::control::{Connection, Control, Handler, Message};
+use mooncake::deadline::Deadline;
+use mooncake::endpoint::Incarnation;
+use mooncake::error::{Error, Result};
+use mooncake::memory::{ByteRange, MemoryKind};
+use mooncake::plan::{Direction, Extent};
+use mooncake::transport::Job;
+use mooncake::transport::ascend::raw::CopyKind;
+use mooncake::transport::ascend::{Ascend, Runtime};
+use mooncake_test_support::artifacts;
+
+pub const MIB: u64 = 1 << 20;
+pub const LONG: Duration = Duration::from_secs(30);
+
+pub fn soon() -> Deadline {
+    Deadline::after(LONG)
+}
+
+pub fn runtime() -> Arc<Runtime> {
+    Runtime::load(&LoadOptions::only(artifacts::software_npu())).unwrap()
+}
+
+/// Runs `work` on a thread that has `device` bound, as a caller's thread has.
+pub fn on_device<T: Send>(device: i32, work: impl FnOnce(&Runtime) -> T + Send) -> T {
+    let runtime = runtime();
+    std::thread::scope(|scope| {
+        scope
+            .spawn(move || {
+                let context = runtime.create_context(device).unwrap();
+                let result = work(&runtime);
+                runtime.destroy_context(context).unwrap();
+                result
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+pub fn allocate(device: i32, length_bytes: u64) -> u64 {
+    on_device(device, |runtime| runtime.allocate_device(length_bytes).unwrap())
+}
+
+pub fn free(device: i32, address: u64) {
+    on_device(device, |runtime| runtime.free_device(address).unwrap());
+}
+
+pub fn address_of(bytes: &[u8]) -> u64 {
+    bytes.as_ptr().expose_provenance() as u64
+}
+
+pub fn store(device: i32, address: u64, bytes: &[u8]) {
+    on_device(device, |runtime| {
+        runtime.copy(address, address_of(bytes), bytes.len() as u64, CopyKind::HostToDevice).unwrap();
+    });
+}
+
+pub fn load(device: i32, address: u64, length_bytes: u64) -> Vec<u8> {
+    let bytes = vec![0_u8; usize::try_from(length_bytes).unwrap()];
+    on_device(device, |runtime| {
+        runtime.copy(address_of(&bytes), address, length_bytes, CopyKind::DeviceToHost).unwrap();
+    });
+    std::hint::black_box(bytes)
+}
+
+pub fn pattern(seed: u64, length_bytes: u64) -> Vec<u8> {
+    (0..length_bytes)
+        .map(|index| (index.wrapping_mul(31).wrapping_add(index >> 8).wrapping_add(seed) % 251) as u8)
+        .collect()
+}
+
+struct Messages {
+    ascend: Arc<Ascend>,
+    deaf: bool,
+}
+
+impl Handler for Messages {
+    fn request(&self, from: &Arc<Connection>, message: Message) -> Result<Message> {
+        if self.deaf {
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        self.ascend.message(from, message).unwrap_or(Ok(Message::Done))
+    }
+
+    fn lost(&self, peer: &Incarnation, why: &Error) {
+        self.ascend.peer_lost(peer, why);
+    }
+}
+
+pub struct Node {
+    pub ascend: Arc<Ascend>,
+    pub control: Control,
+    pub incarnation: Incarnation,
+    pub device: i32,
+}
+
+pub fn node_with(device: i32, config: &Config, deaf: bool) -> Node {
+    let incarnation = Incarnation::new(None).unwrap();
+    let ascend = Arc::new(Ascend::start(runtime(), config, incarnation.clone()).unwrap());
+    ascend.attach(device).unwrap();
+    let handler = Arc::new(Messages { ascend: Arc::clone(&ascend), deaf });
+    let control = Control::start(config, incarnation.clone(), &format!("node-{device}:1"), handler).unwrap();
+    Node { ascend, control, incarnation, device }
+}
+
+pub fn node(device: i32) -> Node {
+    node_with(device, &Config::default(), false)
+}
+
+impl Node {
+    pub fn buffer(&self, length_bytes: u64) -> u64 {
+        let address = allocate(self.device, length_bytes);
+        self.register(address, length_bytes);
+        address
+    }
+
+    pub fn register(&self, address: u64, length_bytes: u64) {
+        let range = ByteRange::new(address, length_bytes).unwrap();
+        assert!(self.ascend.register(range, MemoryKind::Device(self.device), self.device).unwrap());
+    }
+
+    pub fn unregister(&self, address: u64, length_bytes: u64) -> Result<()> {
+        self.ascend.unregister(ByteRange::new(address, length_bytes).unwrap(), self.device, soon())
+    }
+
+    pub fn release(&self, address: u64, length_bytes: u64) {
+        self.unregister(address, length_bytes).unwrap();
+        free(self.device, address);
+    }
+
+    pub fn connect(&self, to: &Self) -> Arc<Connection> {
+        self.control.connect("127.0.0.1", to.control.port(), &to.incarnation, soon()).unwrap()
+    }
+
+    pub fn start(
+        &self,
+        to: &Self,
+        direction: Direction,
+        blocks: &[(u64, u64, u64)],
+        deadline: Deadline,
+    ) -> (Arc<Batch>, Result<()>) {
+        let batch = Arc::new(Batch::new(u32::try_from(blocks.len()).unwrap()).unwrap());
+        let submission = Submission::start(&batch, blocks.iter().map(|block| block.2), deadline).unwrap();
+        let extents = blocks
+            .iter()
+            .zip(0..)
+            .map(|(&(local, remote, length_bytes), task)| Extent {
+                local,
+                remote,
+                length_bytes,
+                first_task: task,
+                task_count: 1,
+                skip_bytes: 0,
+            })
+            .collect();
+        let job = Job {
+            direction,
+            extents,
+            submission,
+            pins: Vec::new(),
+            deadline,
+            local_device: Some(self.device),
+            remote_device: Some(to.device),
+            peer: format!("node-{}:1", to.device).into(),
+        };
+        let submitted = self.ascend.submit(job, &self.connect(to));
+        (batch, submitted)
+    }
+
+    pub fn transfer(
+        &self,
+        to: &Self,
+        direction: Direction,
+        blocks: &[(u64, u64, u64)],
+    ) -> (Outcome, Option<Error>) {
+        let (batch, submitted) = self.start(to, direction, blocks, soon());
+        submitted.unwrap();
+        finished(&batch)
+    }
+
+    pub fn must_transfer(&self, to: &Self, direction: Direction, blocks: &[(u64, u64, u64)]) {
+        let (outcome, error) = self.transfer(to, direction, blocks);
+        assert!(outcome.is_success(), "{outcome:?}: {}", error.unwrap());
+    }
+}
+
+pub fn finished(batch: &Batch) -> (Outcome, Option<Error>) {
+    match batch.wait(Deadline::after(LONG * 2)) {
+        Waited::Finished(outcome) => (outcome, batch.first_error()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Many gigabytes between two small buffers, so that the transfer lasts as long as it is let.
+pub fn endless(near: u64, far: u64) -> Vec<(u64, u64, u64)> {
+    vec![(near, far, 256 * MIB); 200]
+}
