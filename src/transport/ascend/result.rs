@@ -75,6 +75,7 @@ static TABLE: &[Known] = &[
     ),
     acl(107_022, "the device's tasks were aborted", None),
     acl(107_023, "the stream was aborted", None),
+    acl(107_035, "the stream had stopped at an earlier failure", None),
     acl(200_000, "out of host memory in the vendor's library", None),
     acl(
         207_000,

@@ -209,18 +209,26 @@ impl Worker<'_> {
                 (Some(error.clone()), Some(error))
             }
             Break::Refused(error) => {
-                // What went before it is sound, unless it does not end.
+                // What went before it is sound, unless the stream had stopped by then, or does not end.
                 let lane = self.session.lane();
                 let waited = lane
                     .stream()
                     .and_then(|stream| lane.runtime().synchronize_stream(stream, milliseconds(SOFT_DRAIN)));
-                if matches!(waited, Ok(Wait::Done)) {
-                    self.pipeline.land_all(&mut self.arrivals);
-                    self.report();
-                } else {
-                    self.abort();
+                match waited {
+                    Ok(Wait::Done) => {
+                        self.pipeline.land_all(&mut self.arrivals);
+                        self.report();
+                        (Some(error.clone()), Some(error))
+                    }
+                    Ok(Wait::Pending) => {
+                        self.abort();
+                        (Some(error.clone()), Some(error))
+                    }
+                    Err(cause) => {
+                        self.abort();
+                        (Some(cause.clone()), Some(cause))
+                    }
                 }
-                (Some(error.clone()), Some(error))
             }
         };
         let mut left = self.pipeline.ground();
