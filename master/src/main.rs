@@ -113,7 +113,7 @@ async fn serve(settings: &Settings) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let service = match Service::start(settings).await {
+    let service = match Service::start(settings) {
         Ok(service) => service,
         Err(error) => {
             log::error!("{error}");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::admin::{self, Admin, Rates};
 use crate::flags::Settings;
@@ -17,6 +17,8 @@ use crate::moment::Clock;
 use crate::rpc::{self, Server};
 use crate::state::State;
 
+/// Connections that wait to be accepted; the kernel cuts it to its own limit.
+const BACKLOG: u32 = 65_535;
 const TICK: Duration = Duration::from_millis(10);
 const COMPACTION_CHECK: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(10);
@@ -58,9 +60,14 @@ pub struct Service {
     threads: Vec<JoinHandle<()>>,
 }
 
-async fn listen(address: SocketAddr, purpose: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+fn listen(address: SocketAddr, purpose: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, purpose, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(failed)?;
+    // A port that is left behind by a master that just ended is free; one that is listened on is not.
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
@@ -74,18 +81,17 @@ fn serve_http(listener: TcpListener, router: axum::Router, purpose: &'static str
 }
 
 impl Service {
-    /// Binds every port, reads the journal and begins to serve.
+    /// Binds every port, reads the journal and begins to serve. To be called inside a runtime.
     ///
     /// # Errors
     /// A port is taken, or the journal cannot be read or written.
-    pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        let (admin_listener, admin_address) =
-            listen(settings.admin_address, "admin and metrics HTTP").await?;
+    pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        let (admin_listener, admin_address) = listen(settings.admin_address, "admin and metrics HTTP")?;
         let metadata = match settings.metadata_address {
-            Some(address) => Some(listen(address, "metadata HTTP").await?),
+            Some(address) => Some(listen(address, "metadata HTTP")?),
             None => None,
         };
-        let (rpc_listener, rpc_address) = listen(settings.rpc_address, "RPC").await?;
+        let (rpc_listener, rpc_address) = listen(settings.rpc_address, "RPC")?;
         let clock = Clock::default();
         let state = Arc::new(Self::state(settings, clock)?);
         let server = Arc::new(Server::new(

@@ -165,6 +165,7 @@ fn like_a_sort_of_everything() {
         if over > 0.0 {
             let target = ratio.max(over + ratio);
             let lower = (target / 2.0).max(over);
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small count
             let part = |fraction: f64| (fraction * evictable.len() as f64).ceil() as usize;
             let take = |soft_pinned: bool, wanted: usize| -> Vec<String> {
                 let mut ages: Vec<u64> = evictable

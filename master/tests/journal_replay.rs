@@ -73,6 +73,9 @@ impl Memory {
     }
 }
 
+/// Addresses and lengths.
+type Ranges = Vec<(u64, u64)>;
+
 /// A state with a journal, the clients' memory, and what each put wrote.
 struct World {
     state: State,
@@ -80,7 +83,7 @@ struct World {
     /// By stamp: the key that was written.
     puts: Vec<Vec<u8>>,
     /// Ranges that a writer may still write to, by key and writer.
-    writing: BTreeMap<(Vec<u8>, u64), Vec<(u64, u64)>>,
+    writing: BTreeMap<(Vec<u8>, u64), Ranges>,
     now: Moment,
 }
 

@@ -30,15 +30,17 @@ pub fn router() -> Router {
         .with_state(Entries::default())
 }
 
-fn key(parameters: &HashMap<String, String>) -> Result<String, Response> {
-    let key = parameters.get("key").filter(|key| !key.is_empty() && key.len() <= MAX_KEY_BYTES);
-    key.cloned().ok_or_else(|| (StatusCode::BAD_REQUEST, "Missing key parameter").into_response())
+fn key(parameters: &HashMap<String, String>) -> Option<String> {
+    parameters.get("key").filter(|key| !key.is_empty() && key.len() <= MAX_KEY_BYTES).cloned()
+}
+
+fn no_key() -> Response {
+    (StatusCode::BAD_REQUEST, "Missing key parameter").into_response()
 }
 
 async fn read(State(entries): State<Entries>, Query(parameters): Parameters) -> Response {
-    let key = match key(&parameters) {
-        Ok(key) => key,
-        Err(response) => return response,
+    let Some(key) = key(&parameters) else {
+        return no_key();
     };
     match entries.lock().get(&key).cloned() {
         Some(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
@@ -47,9 +49,8 @@ async fn read(State(entries): State<Entries>, Query(parameters): Parameters) -> 
 }
 
 async fn write(State(entries): State<Entries>, Query(parameters): Parameters, body: Bytes) -> Response {
-    let key = match key(&parameters) {
-        Ok(key) => key,
-        Err(response) => return response,
+    let Some(key) = key(&parameters) else {
+        return no_key();
     };
     let mut entries = entries.lock();
     match entries.get(&key) {
@@ -68,9 +69,8 @@ async fn write(State(entries): State<Entries>, Query(parameters): Parameters, bo
 }
 
 async fn remove(State(entries): State<Entries>, Query(parameters): Parameters) -> Response {
-    let key = match key(&parameters) {
-        Ok(key) => key,
-        Err(response) => return response,
+    let Some(key) = key(&parameters) else {
+        return no_key();
     };
     match entries.lock().remove(&key) {
         Some(_) => "metadata deleted".into_response(),

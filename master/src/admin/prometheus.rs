@@ -9,6 +9,7 @@ use mooncake_wire::Function;
 use super::{Admin, Shared, text};
 use crate::metrics::VALUE_SIZE_BOUNDS;
 use crate::state::object::Object;
+use crate::state::segment::Segment;
 
 pub(super) async fn metrics(State(admin): Shared) -> Response {
     text(render(&admin))
@@ -168,18 +169,19 @@ fn render(admin: &Admin) -> String {
 
 fn segments(page: &mut Page, admin: &Admin) {
     let segments = admin.state.segments();
-    let used = |segment: &crate::state::segment::Segment| segment.used_bytes();
-    let size = |segment: &crate::state::segment::Segment| segment.size;
-    let kinds: [(&str, &str, &dyn Fn(&crate::state::segment::Segment) -> u64); 2] = [
-        ("segment_allocated_bytes", "Bytes allocated in a segment", &used),
-        ("segment_total_capacity_bytes", "Bytes of a segment", &size),
-    ];
-    for (name, help, value) in kinds {
-        page.head(name, "gauge", help);
-        for segment in segments.iter().filter(|segment| segment.serves()) {
-            let labels = format!("{name}{{segment=\"{}\",id=\"{}\"}}", label(&segment.name), segment.id);
-            page.value(&labels, value(segment));
-        }
+    let mounted = || segments.iter().filter(|segment| segment.serves());
+    let labels = |name: &str, segment: &Segment| {
+        format!("{name}{{segment=\"{}\",id=\"{}\"}}", label(&segment.name), segment.id)
+    };
+    let name = "segment_allocated_bytes";
+    page.head(name, "gauge", "Bytes allocated in a segment");
+    for segment in mounted() {
+        page.value(&labels(name, segment), segment.used_bytes());
+    }
+    let name = "segment_total_capacity_bytes";
+    page.head(name, "gauge", "Bytes of a segment");
+    for segment in mounted() {
+        page.value(&labels(name, segment), segment.size);
     }
 }
 

@@ -190,13 +190,13 @@ impl Parser<'_> {
                     self.tolerated.push(part.to_owned());
                     self.tolerated.push(format!("no{part}"));
                 }
-                _ => self.from_environment(part, name == "fromenv")?,
+                _ => self.set_by_environment(part, name == "fromenv")?,
             }
         }
         Ok(true)
     }
 
-    fn from_environment(&mut self, name: &str, required: bool) -> Result<(), FlagError> {
+    fn set_by_environment(&mut self, name: &str, required: bool) -> Result<(), FlagError> {
         let Some(flag) = find(name) else {
             self.unknown.push(name.to_owned());
             return Ok(());

@@ -66,13 +66,13 @@ impl Choice<'_> {
         let mut ranges: SmallVec<[Range; 1]> = SmallVec::new();
         let mut used: SmallVec<[usize; 4]> = SmallVec::new();
         let take = |position: usize, ranges: &mut SmallVec<[Range; 1]>, used: &mut SmallVec<[usize; 4]>| {
-            if ranges.len() < wanted && !used.contains(&position) {
-                if let Some(range) =
-                    self.view.names.get(position).and_then(|named| self.from_name(named, length))
-                {
-                    ranges.push(range);
-                    used.push(position);
-                }
+            if ranges.len() < wanted
+                && !used.contains(&position)
+                && let Some(named) = self.view.names.get(position)
+                && let Some(range) = self.allocate_in(named, length)
+            {
+                ranges.push(range);
+                used.push(position);
             }
         };
         if self.view.names.len() > 1 {
@@ -169,7 +169,7 @@ impl Choice<'_> {
         self.random.next() % self.policy.ramp_ms.max(1) >= age.max(share_floor)
     }
 
-    fn from_name(&self, named: &Named, length: u64) -> Option<Range> {
+    fn allocate_in(&self, named: &Named, length: u64) -> Option<Range> {
         let count = named.segments.len();
         let start = if count > 1 { self.random.below(count) } else { 0 };
         (0..count)

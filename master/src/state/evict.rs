@@ -156,10 +156,11 @@ impl State {
             self.evict_older(&census, false, cutoff, now, &mut evicted);
         }
         let lower = part(lower, count);
-        if evicted.objects < lower && self.policy.evict_soft_pinned {
-            if let Some(cutoff) = census.cutoff(true, lower - evicted.objects, now) {
-                self.evict_older(&census, true, cutoff, now, &mut evicted);
-            }
+        if evicted.objects < lower
+            && self.policy.evict_soft_pinned
+            && let Some(cutoff) = census.cutoff(true, lower - evicted.objects, now)
+        {
+            self.evict_older(&census, true, cutoff, now, &mut evicted);
         }
         if evicted.objects == 0 {
             // A pool full of leases is not searched for each put that fails: the search of a million objects takes

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mooncake_master::metrics::Metrics;
 use mooncake_master::moment::Moment;
@@ -135,13 +135,14 @@ impl Master {
     }
 
     pub fn start_on(port: u16, flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mooncake_master"))
-            .arg(format!("--rpc_port={port}"))
-            .args(["--port=0", "--metrics_port=0", "--rpc_address=127.0.0.1", "--metrics_host=127.0.0.1"])
-            .args(flags)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("master");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mooncake_master"));
+        command.arg(format!("--rpc_port={port}"));
+        command.args(["--port=0", "--metrics_port=0", "--rpc_address=127.0.0.1", "--metrics_host=127.0.0.1"]);
+        Self::start_command(command.args(flags))
+    }
+
+    pub fn start_command(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("master");
         let log = Arc::new(parking_lot::Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().expect("stderr"));
         let (mut rpc, mut admin) = (None, None);
@@ -219,10 +220,6 @@ pub fn http(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
 }
 
 /// Waits, bounded, until something holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < end, "did not come: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    assert!(mooncake_test_support::wait_until(Duration::from_secs(20), holds), "did not come: {what}");
 }

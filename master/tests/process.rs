@@ -1,0 +1,283 @@
+//! The `mooncake_master` command as its users meet it: start line, exit codes, signals, ports, releases, HTTP.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers outside of test functions
+
+mod common;
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use common::{Client, MIB, Master, http, segment, uuid};
+use mooncake_wire::method::*;
+use mooncake_wire::model::{ObjectMeta, ReplicateConfig, Tenant};
+use mooncake_wire::{ErrorCode, Profile, RpcError, STORE_VERSION};
+
+fn run(flags: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mooncake_master")).args(flags).output().expect("master")
+}
+
+#[test]
+fn exit_codes_and_texts() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("-eviction_high_watermark_ratio"));
+    let version = run(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with("mooncake_master version "));
+    let unknown = run(&["--bogus=1"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("unknown command line flag 'bogus'"));
+    assert_eq!(run(&["--eviction_ratio=2"]).status.code(), Some(134));
+    assert_eq!(run(&["--default_kv_lease_ttl=abc"]).status.code(), Some(1));
+    let refused = run(&["--enable_offload"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--enable_offload"));
+}
+
+#[test]
+fn one_line_names_every_port_and_sigterm_ends_it_at_once() {
+    for signal in ["-TERM", "-INT"] {
+        let mut master = Master::start(&["--enable_http_metadata_server", "--http_metadata_server_port=0"]);
+        let line = master.log();
+        for part in
+            ["rpc=127.0.0.1:", "admin_and_metrics_http=127.0.0.1:", "metadata_http=0.0.0.0:", "client_ttl=10"]
+        {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+        // A client that is connected does not hold it.
+        let mut client = master.client();
+        assert_eq!(client.call(&ServiceReady {}), Ok(Ok(STORE_VERSION.to_owned())));
+        let start = Instant::now();
+        master.signal(signal);
+        let status = master.child.wait().expect("wait");
+        assert_eq!(status.code(), Some(0));
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_clear_error() {
+    let master = Master::start(&[]);
+    for flags in [
+        [format!("--rpc_port={}", master.rpc.port()), "--metrics_port=0".to_owned()],
+        ["--rpc_port=0".to_owned(), format!("--metrics_port={}", master.admin.port())],
+    ] {
+        let local = ["--port=0", "--rpc_address=127.0.0.1", "--metrics_host=127.0.0.1"];
+        let output = run(&[&local[..], &[flags[0].as_str(), flags[1].as_str()]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("cannot listen on 127.0.0.1:") && text.contains("another master"), "{text}");
+    }
+    assert_eq!(master.http("GET /role").1, "leader");
+}
+
+#[test]
+fn ipv6_serves_as_ipv4_does() {
+    let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
+        mooncake_test_support::skip("no IPv6 on this machine");
+        return;
+    };
+    drop(listener);
+    let master = Master::start(&["--rpc_address=[::1]", "--metrics_host=::1"]);
+    assert!(master.rpc.is_ipv6() && master.admin.is_ipv6());
+    assert_eq!(master.client().call(&ServiceReady {}), Ok(Ok(STORE_VERSION.to_owned())));
+    assert_eq!(master.http("GET /health").0, 200);
+}
+
+/// Mounts, puts and reads with one release.
+fn use_it(client: &mut Client, key: &[u8]) {
+    let id = uuid(u64::from(key[0]));
+    assert_eq!(
+        client.call(&ReMountSegment { segments: vec![segment(u64::from(key[0]), "s", MIB)], client: id }),
+        Ok(Ok(()))
+    );
+    let start = PutStart {
+        client: id,
+        key,
+        length: 100,
+        config: ReplicateConfig::default(),
+        tenant: Tenant::default(),
+    };
+    assert_eq!(client.call(&start).expect("call").expect("space").len(), 1);
+    let end = PutEnd { client: id, object: ObjectMeta { key, checksum: None }, ..PutEnd::default() };
+    assert_eq!(client.call(&end), Ok(Ok(())));
+    let list = client.call(&GetReplicaList { key, tenant: Tenant::default() }).expect("call").expect("found");
+    assert_eq!((list.replicas.len(), list.lease_ttl_ms), (1, 10_000));
+}
+
+#[test]
+fn each_peer_shows_its_release_and_a_fixed_one_refuses_the_other() {
+    let master = Master::start(&[]);
+    for (index, profile) in Profile::ALL.iter().enumerate() {
+        let mut client = Client::connect(master.rpc, *profile).expect("connect");
+        use_it(&mut client, if index == 0 { b"a" } else { b"b" });
+    }
+    // One connection may even change: what counts is the call.
+    let mut client = Client::connect(master.rpc, Profile::V0_3_11).expect("connect");
+    use_it(&mut client, b"c");
+    client.profile = Profile::V0_3_13;
+    use_it(&mut client, b"d");
+
+    let fixed = Master::start(&["--wire_profile=0.3.13"]);
+    let mut old = Client::connect(fixed.rpc, Profile::V0_3_11).expect("connect");
+    let exist = ExistKey { key: b"k", tenant: Tenant::default() };
+    let error: RpcError = old.call(&exist).expect_err("refused");
+    assert_eq!(error.code, 4);
+    for part in ["ExistKey", "9dcffa76", "0.3.11", "0.3.13"] {
+        assert!(error.message.contains(part), "{part} in {}", error.message);
+    }
+    common::eventually("the master says so as well", || fixed.log().contains("are of release 0.3.11"));
+    assert!(fixed.http("GET /metrics").1.contains("\nmaster_release_mismatches_total 1\n"));
+    // The connection still serves what both releases have.
+    assert_eq!(old.call(&ServiceReady {}), Ok(Ok(STORE_VERSION.to_owned())));
+}
+
+#[test]
+fn what_is_not_offered_says_so() {
+    let master = Master::start(&[]);
+    let mut client = master.client();
+    let evict =
+        BatchEvictDiskReplica { client: uuid(1), keys: vec![b"a", b"b"], ..BatchEvictDiskReplica::default() };
+    let code = ErrorCode::UNAVAILABLE_IN_CURRENT_MODE;
+    assert_eq!(client.call(&evict), Ok(vec![Err(code), Err(code)]));
+    assert_eq!(client.call(&FetchTasks { client: uuid(1), limit: 16 }), Ok(Ok(Vec::new())));
+    assert_eq!(client.call(&GetFsdir {}), Ok(Ok(String::new())));
+}
+
+#[test]
+fn every_path_of_the_admin_server() {
+    let master = Master::start(&[]);
+    let mut client = master.client();
+    assert_eq!(master.http("GET /get_all_segments"), (200, String::new()));
+    use_it(&mut client, b"k");
+    let pending = PutStart { client: uuid(1), key: b"pending", length: 10, ..PutStart::default() };
+    client.call(&pending).expect("call").expect("space");
+
+    let json = |path: &str| {
+        let (status, body) = master.http(&format!("GET {path}"));
+        (
+            status,
+            serde_json::from_str::<serde_json::Value>(&body)
+                .unwrap_or_else(|error| panic!("{path}: {error}: {body}")),
+        )
+    };
+    assert_eq!(master.http("GET /role").1, "leader");
+    assert_eq!(master.http("GET /ha_status").1, "serving");
+    let (status, health) = json("/health");
+    assert_eq!((status, &health["status"], &health["service_ready"]), (200, &"ok".into(), &true.into()));
+    let (status, found) = json("/query_key?key=k");
+    assert_eq!(status, 200);
+    assert_eq!(found["data"][0]["size_"], 100);
+    assert_eq!(found["data"][0]["transport_endpoint_"], format!("10.0.0.{}:12000", u64::from(b'k')));
+    assert_eq!(json("/query_key?key=none").1["error_code"], -704);
+    let (status, pending) = json("/query_key?key=pending");
+    assert_eq!((status, &pending["error_code"]), (404, &(-703).into()));
+    let (_, both) = json("/batch_query_keys?keys=k,none");
+    assert_eq!(
+        (&both["data"]["k"]["ok"], &both["data"]["none"]["error"]),
+        (&true.into(), &"OBJECT_NOT_FOUND".into())
+    );
+    assert_eq!(master.http("GET /batch_query_keys").0, 400);
+    assert_eq!(master.http("GET /get_all_keys").1, "k\n");
+    assert_eq!(master.http("GET /get_all_segments").1, "s\n");
+    let (_, detail) = json("/get_segments_detail");
+    assert_eq!(
+        (&detail["total_segments"], &detail["segments"][0]["allocator_used_bytes"]),
+        (&1.into(), &192.into())
+    );
+    assert_eq!(
+        master.http("GET /query_segment?segment=s").1,
+        "s\nUsed(bytes): 192\nCapacity(bytes) : 1048576\n"
+    );
+    assert_eq!(master.http("GET /query_segment?segment=x").0, 500);
+    assert_eq!(json("/api/v1/segments/status?segment=s").1["status_name"], "OK");
+    assert_eq!(master.http("GET /api/v1/segments/status?segment=x").0, 404);
+    assert_eq!(master.http("GET /api/v1/tenant_quotas").0, 409);
+    assert!(
+        master
+            .http("GET /metrics/summary")
+            .1
+            .starts_with("role=leader, state=serving, service_ready=true, master={")
+    );
+    assert_eq!(master.http("GET /nothing"), (404, "404 Not Found".to_owned()));
+
+    let (_, page) = master.http("GET /metrics");
+    for line in [
+        "master_allocated_bytes 192",
+        "master_total_capacity_bytes 1048576",
+        "master_key_count 2",
+        "master_active_clients 1",
+        "master_put_start_requests_total 2",
+        "master_put_end_requests_total 1",
+        "master_remount_segment_requests_total 1",
+        "master_value_size_bytes_bucket{le=\"4096\"} 2",
+        "master_value_size_bytes_count 2",
+        "total_get_nums_ 1",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}");
+    }
+    // Looking granted no lease; the read did.
+    assert_eq!(json("/query_key?key=k").0, 200);
+    let (_, removed) = master.http("POST /api/v1/remove_all");
+    assert_eq!(removed, r#"{"success":true,"removed_count":0}"#);
+    let (_, removed) = master.http("POST /api/v1/remove_all?force=true");
+    assert_eq!(removed, r#"{"success":true,"removed_count":1}"#);
+}
+
+#[test]
+fn counters_never_go_down() {
+    let master = Master::start(&[]);
+    let mut client = master.client();
+    let counters = || -> Vec<(String, f64)> {
+        let (_, page) = master.http("GET /metrics");
+        let counters: Vec<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+        let value = |line: &str| {
+            line.split_once(' ').map(|(name, value)| (name.to_owned(), value.parse().expect("number")))
+        };
+        page.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(value)
+            .filter(|(name, _): &(String, f64)| counters.contains(&name.as_str()))
+            .collect()
+    };
+    let mut before = counters();
+    assert!(before.len() > 100);
+    for key in [b"a", b"b", b"c"] {
+        use_it(&mut client, key);
+        client.call(&RemoveAll { force: true, ..RemoveAll::default() }).expect("call");
+        client.call(&ExistKey { key: b"none", tenant: Tenant::default() }).expect("call").expect("answer");
+        let after = counters();
+        for ((name, old), (same, new)) in before.iter().zip(&after) {
+            assert!(name == same && new >= old, "{name}: {old} then {new}");
+        }
+        before = after;
+    }
+}
+
+#[test]
+fn the_embedded_metadata_server() {
+    let master = Master::start(&[
+        "--enable_http_metadata_server",
+        "--http_metadata_server_port=0",
+        "--http_metadata_server_host=127.0.0.1",
+    ]);
+    let log = master.log();
+    let address =
+        log.split("metadata_http=").nth(1).and_then(|rest| rest.split(',').next()).expect("address");
+    let address = address.parse().expect("address");
+    let call = |request: &str, body: &str| http(address, request, body);
+    assert_eq!(call("GET /health", ""), (200, "OK".into()));
+    assert_eq!(call("GET /metadata", ""), (400, "Missing key parameter".into()));
+    assert_eq!(call("GET /metadata?key=a", ""), (404, "metadata not found".into()));
+    assert_eq!(call("PUT /metadata?key=a", "{\"x\":1}"), (200, "metadata updated".into()));
+    assert_eq!(call("PUT /metadata?key=a", "{\"x\":2}"), (200, "metadata updated".into()));
+    assert_eq!(call("GET /metadata?key=a", ""), (200, "{\"x\":2}".into()));
+    assert_eq!(call("PUT /metadata?key=m%2Frpc_meta%2Fh", "1"), (200, "metadata updated".into()));
+    assert_eq!(call("PUT /metadata?key=m%2Frpc_meta%2Fh", "1"), (200, "metadata unchanged".into()));
+    assert_eq!(
+        call("PUT /metadata?key=m%2Frpc_meta%2Fh", "2"),
+        (400, "Duplicate rpc_meta key not allowed".into())
+    );
+    assert_eq!(call("DELETE /metadata?key=a", ""), (200, "metadata deleted".into()));
+    assert_eq!(call("DELETE /metadata?key=a", ""), (404, "metadata not found".into()));
+}

@@ -1,0 +1,23 @@
+#!/bin/bash
+# Puts upstream's released wheels into a directory of their own, for the tests that take them as real peers.
+# Usage: make_peers.sh DIRECTORY. The tests look in $MOONCAKE_TRANSFER_PEERS, or in peers/ of the target directory.
+# The wheels need libibverbs; where the system has none, the distribution's package is unpacked beside them.
+set -euo pipefail
+directory=${1:?directory}
+mkdir -p "$directory/lib"
+for release in 0.3.13.post1 0.3.11.post1; do
+    if [ ! -x "$directory/$release/bin/mooncake_master" ]; then
+        python3 -m venv "$directory/$release"
+        "$directory/$release/bin/pip" install --quiet "mooncake-transfer-engine-non-cuda==$release"
+    fi
+done
+if ! ldconfig -p | grep -q libibverbs.so.1 && [ ! -e "$directory/lib/libibverbs.so.1" ]; then
+    unpacked=$(mktemp -d)
+    trap 'rm -rf "$unpacked"' EXIT
+    (cd "$unpacked" && apt-get download --quiet libibverbs1 libnl-3-200 libnl-route-3-200 librdmacm1)
+    for package in "$unpacked"/*.deb; do
+        dpkg --extract "$package" "$unpacked/root"
+    done
+    find "$unpacked/root" -name '*.so*' -path '*lib*' ! -path '*/rsocket/*' -exec cp --no-dereference {} "$directory/lib/" \;
+fi
+echo "peers in $directory"
