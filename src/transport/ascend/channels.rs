@@ -12,6 +12,9 @@
 //! Both sides may want the channel at once. The lower end of the pair goes first: it refuses the other's offer as
 //! busy, and the other, which finds the lower one's offer while its own is out, takes that and forgets its own.
 //!
+//! Waiting requests are bounded by the tasks that batches may have, and a request is refused only when the engine is
+//! shut down; channels and their threads are bounded by [`CHANNEL_LIMIT`] and [`WORKER_LIMIT`].
+//!
 //! Invariants: a slot has at most one opening; a request is in a slot or in a channel, never in both; requests are
 //! failed and channels are made with no lock held.
 
@@ -222,6 +225,16 @@ impl Channels {
     #[must_use]
     pub fn incarnation(&self) -> &Incarnation {
         &self.incarnation
+    }
+
+    /// What this server is called when no setting says: its boot id. Without one, servers count as different.
+    #[must_use]
+    pub fn server_name(&self) -> String {
+        if self.incarnation.boot_id.is_empty() {
+            self.incarnation.hex()
+        } else {
+            self.incarnation.boot_id.clone()
+        }
     }
 
     /// The device of jobs and offers that name none.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
-use super::rank::{Chip, hccn_address};
+use super::rank::{Chip, SERVER_ID_LIMIT_BYTES, hccn_address};
 use super::raw::{Context, Runtime};
 use super::registration::DeviceMemory;
 use crate::config::Config;
@@ -199,6 +199,12 @@ impl Device {
         }
     }
 
+    /// Whether the calling thread is the device's own.
+    #[must_use]
+    pub fn on_service_thread(&self) -> bool {
+        std::thread::current().name() == Some(&thread_name(self.id))
+    }
+
     /// How this device stands in a rank table.
     ///
     /// # Errors
@@ -212,7 +218,7 @@ impl Device {
             self.runtime.device_attribute(self.id, attribute).map(|value| Some(value.to_string()))
         };
         Ok(RankDevice {
-            server_id: config.server_id.clone().unwrap_or_else(|| boot_id.to_owned()),
+            server_id: server_id(config.server_id.as_deref().unwrap_or(boot_id)),
             device_id: self.physical,
             device_ip: hccn_address(&text, self.physical),
             super_device_id: attribute(SUPER_POD_DEVICE_ID)?,
@@ -234,7 +240,7 @@ impl Drop for Device {
     fn drop(&mut self) {
         self.service = None;
         // The last user may be a task of the thread itself, which cannot wait for its own end.
-        if std::thread::current().name() == Some(&thread_name(self.id)) {
+        if self.on_service_thread() {
             return;
         }
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(END_LIMIT) {
@@ -257,6 +263,15 @@ fn serve(runtime: &Arc<Runtime>, id: i32, tasks: &Receiver<Task>, ready: &Sender
         }
     }
     drop(context);
+}
+
+/// A name for the server that the vendor takes: at most 64 bytes.
+fn server_id(name: &str) -> String {
+    let mut end = name.len().min(SERVER_ID_LIMIT_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.get(..end).unwrap_or_default().to_owned()
 }
 
 fn thread_name(id: i32) -> String {

@@ -152,10 +152,8 @@ impl Ascend {
             return Ok(false);
         }
         let holding = Holding::acquire(&device, range, links, Deadline::after(REGISTER_LIMIT))?;
-        if let Some(earlier) = self.holdings.insert(range.start(), holding) {
-            // The engine's registry refuses overlaps, so this is the same start registered twice by mistake.
-            let _ = earlier.release();
-        }
+        // The engine's registry refuses overlaps; the same start twice replaces the earlier holding, which ends.
+        drop(self.holdings.insert(range.start(), holding));
         Ok(true)
     }
 
@@ -258,9 +256,7 @@ impl Ascend {
     /// [`Code::StillRunning`] when something the transport started is still running at the deadline.
     pub fn shutdown(&self, deadline: Deadline) -> Result<()> {
         let ended = self.channels.shutdown(deadline);
-        for holding in self.holdings.take_all() {
-            let _ = holding.release();
-        }
+        drop(self.holdings.take_all());
         self.devices.lock().clear();
         ended
     }

@@ -205,7 +205,7 @@ pub fn initiate(
     // Both sides count; the lowest bit tells whose count it is.
     let attempt = opening.number.wrapping_shl(1) | u32::from(lower);
     let port = device_port(config, channels.incarnation(), opening.port_try);
-    let own_rank = device.rank(config, &channels.incarnation().boot_id, Some(port))?;
+    let own_rank = device.rank(config, &channels.server_name(), Some(port))?;
     let offer = ChannelOffer {
         channel: name(&key, generation, attempt),
         key,
@@ -412,7 +412,7 @@ impl Terms {
             return Err(refused("its name is no communicator's name"));
         }
         check_rank(&offer.rank)?;
-        let own_rank = device.rank(channels.config(), &own.boot_id, None)?;
+        let own_rank = device.rank(channels.config(), &channels.server_name(), None)?;
         let link = choose_link(device.chip(), channels.config().intra_roce, &own_rank, &offer.rank)?;
         sort_regions(&offer.regions, link)?;
         Ok(Self { remote_device, we_are_lower })
@@ -431,7 +431,8 @@ impl Terms {
         let (config, own, device) = (channels.config(), channels.incarnation(), slot.device());
         let binding = channels.holdings().bind(device);
         let port_try = offer.rank.device_port.map_or(0, |_| offer.attempt >> 1);
-        let own_rank = device.rank(config, &own.boot_id, Some(device_port(config, own, port_try)))?;
+        let own_rank =
+            device.rank(config, &channels.server_name(), Some(device_port(config, own, port_try)))?;
         let timeout = Duration::from_millis(offer.timeout_ms).min(config.ascend_connect_timeout);
         let answer = ChannelAnswer {
             channel: offer.channel.clone(),

@@ -97,7 +97,7 @@ pub struct Links {
     pub roce: bool,
 }
 
-/// A user range that is registered; give it back with [`release`](Self::release).
+/// A user range that is registered, until it is [released](Self::release) or dropped.
 pub struct Holding {
     device: Arc<Device>,
     starts: Vec<u64>,
@@ -112,10 +112,13 @@ impl Holding {
     /// registered then that was not before.
     pub fn acquire(device: &Arc<Device>, range: ByteRange, links: Links, deadline: Deadline) -> Result<Self> {
         let on_thread = Arc::clone(device);
-        let starts = device
-            .run(deadline, move || acquire(&on_thread, range, links))
-            .map_err(|error| error.device(device.id()).range(range.start(), range.length_bytes()))?;
-        Ok(Self { device: Arc::clone(device), starts })
+        device
+            .run(deadline, move || {
+                let starts = acquire(&on_thread, range, links)?;
+                // Made here, so that it is undone when nobody waits for it any more.
+                Ok(Self { device: on_thread, starts })
+            })
+            .map_err(|error| error.device(device.id()).range(range.start(), range.length_bytes()))
     }
 
     /// The device it is registered with.
@@ -126,12 +129,16 @@ impl Holding {
 
     /// Gives the range back. Answers the regions that are withdrawn by it; they are gone when the channels that
     /// have them bound have ended, see [`wait_gone`].
-    #[must_use]
-    pub fn release(self) -> Vec<ByteRange> {
+    pub fn release(mut self) -> Vec<ByteRange> {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> Vec<ByteRange> {
+        let starts = std::mem::take(&mut self.starts);
         let mut withdrawn = Vec::new();
         {
             let set = self.device.memory().set.lock();
-            for start in &self.starts {
+            for start in &starts {
                 let Some((range, held)) = set.iter().find(|(range, _)| range.start() == *start) else {
                     continue;
                 };
@@ -140,8 +147,14 @@ impl Holding {
                 }
             }
         }
-        disown(&self.device, self.starts);
+        disown(&self.device, starts);
         withdrawn
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -259,6 +272,13 @@ impl Drop for Binding {
 /// Gives up one ownership each; the last owner deregisters, on the device's thread.
 fn disown(device: &Arc<Device>, starts: Vec<u64>) {
     if starts.is_empty() {
+        return;
+    }
+    if device.on_service_thread() {
+        // It must not wait for a place in its own queue.
+        for start in starts {
+            release_one(device, start);
+        }
         return;
     }
     let on_thread = Arc::clone(device);
