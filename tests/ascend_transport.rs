@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ascend_pair::*;
 use mooncake::batch::Stop;
 use mooncake::config::Config;
+use mooncake::control::{ChannelKey, ChannelOffer, Message, RankDevice, Region, RegionKind};
 use mooncake::deadline::Deadline;
 use mooncake::error::Code;
 use mooncake::memory::{ByteRange, MemoryKind};
@@ -337,4 +338,94 @@ fn a_cancel_is_prompt() {
     a.must_transfer(&b, Direction::Read, &[(near, far, 4096)]);
     a.release(near, 256 * MIB);
     b.release(far, 256 * MIB);
+}
+
+/// An offer as the other side would make it.
+fn offer(from: &Node, to: &Node, name: &str) -> ChannelOffer {
+    let ends = if from.incarnation.id < to.incarnation.id { [from, to] } else { [to, from] };
+    ChannelOffer {
+        channel: name.to_owned(),
+        key: ChannelKey {
+            lower: ends[0].incarnation.hex(),
+            lower_device: ends[0].device,
+            higher: ends[1].incarnation.hex(),
+            higher_device: ends[1].device,
+        },
+        generation: (1, 0),
+        attempt: 2,
+        rank: RankDevice {
+            server_id: "elsewhere".into(),
+            device_id: 0,
+            device_ip: Some("29.1.0.1".into()),
+            super_device_id: None,
+            super_pod_id: None,
+            device_port: None,
+            version: "1.0".into(),
+        },
+        regions: Vec::new(),
+        target_device: to.device,
+        timeout_ms: 1000,
+    }
+}
+
+#[test]
+fn offers_that_make_no_sense_are_refused() {
+    let (a, b) = (node(6), node(7));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let own = a.connect(&b).peer().clone();
+    let server = RankDevice { server_id: own.incarnation.boot_id.clone(), ..offer(&a, &b, "x").rank };
+    let sound = ChannelOffer { rank: server, ..offer(&a, &b, "x") };
+    let region = |address, length_bytes| Region { address, length_bytes, kind: RegionKind::Device };
+    let wrong: Vec<(ChannelOffer, &str)> = vec![
+        (ChannelOffer { channel: String::new(), ..sound.clone() }, "reject-handshake"),
+        (ChannelOffer { channel: "a\0b".into(), ..sound.clone() }, "reject-handshake"),
+        (ChannelOffer { channel: "n".repeat(128), ..sound.clone() }, "reject-handshake"),
+        (ChannelOffer { target_device: 99, ..sound.clone() }, "device-not-found"),
+        (ChannelOffer { target_device: i32::MIN, ..sound.clone() }, "device-not-found"),
+        (ChannelOffer { regions: vec![region(u64::MAX, 9)], ..sound.clone() }, "reject-handshake"),
+        (ChannelOffer { regions: vec![region(0, 9), region(4, 9)], ..sound.clone() }, "reject-handshake"),
+        (
+            ChannelOffer { rank: RankDevice { version: "7".into(), ..sound.rank.clone() }, ..sound.clone() },
+            "reject-handshake",
+        ),
+        // The link to another server is RoCE, and this side has no address for it.
+        (offer(&a, &b, "x"), "unsupported"),
+        (
+            ChannelOffer { key: ChannelKey { lower: "0".repeat(32), ..sound.key.clone() }, ..sound.clone() },
+            "stale-incarnation",
+        ),
+    ];
+    let connection = a.connect(&b);
+    for (offer, code) in wrong {
+        match connection.request(Message::OpenChannel(offer.clone()), soon()) {
+            Ok(Message::Failed(failure)) => assert_eq!(failure.code, code, "{offer:?}"),
+            Err(error) => assert_eq!(error.code().name(), code, "{offer:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // All is well after it.
+    a.must_transfer(&b, Direction::Write, &[(near, far, 4096)]);
+}
+
+#[test]
+fn a_peer_that_only_offers_uses_up_its_own_share() {
+    let config = Config { ascend_connect_timeout: Duration::from_secs(2), ..Config::default() };
+    let (a, b) = (node(6), node_with(7, &config, false));
+    let far = b.buffer(2 * MIB);
+    let connection = a.connect(&b);
+    let server = connection.peer().incarnation.boot_id.clone();
+    let mut refused = 0;
+    for index in 0..300 {
+        let mut offer = offer(&a, &b, &format!("only-offers-{index}"));
+        offer.rank = RankDevice { server_id: server.clone(), device_id: 6, device_ip: None, ..offer.rank };
+        match connection.request(Message::OpenChannel(offer), soon()) {
+            Ok(Message::ChannelAccepted(_)) => {}
+            Ok(Message::Failed(_)) | Err(_) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(refused > 0, "300 offers were all taken");
+    let c = node(5);
+    let near = c.buffer(2 * MIB);
+    c.must_transfer(&b, Direction::Write, &[(near, far, 4096)]);
 }

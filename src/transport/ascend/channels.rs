@@ -49,6 +49,9 @@ pub const CHANNEL_LIMIT: usize = 256;
 /// Threads that make or run channels.
 pub const WORKER_LIMIT: usize = 1024;
 
+/// Of these, how many one peer may cause, so that a peer which only offers does not use up all of them.
+pub const WORKERS_PER_PEER: usize = 128;
+
 /// Openings in a row that may fail to cover a request.
 const TRIES: u32 = 2;
 
@@ -133,6 +136,36 @@ impl Slot {
     }
 }
 
+/// Threads that make or run channels now.
+#[derive(Default)]
+struct Workers {
+    total: usize,
+    by_peer: HashMap<u128, usize>,
+}
+
+impl Workers {
+    /// Counts one more, if there is room.
+    fn add(&mut self, peer: u128) -> bool {
+        let own = self.by_peer.entry(peer).or_default();
+        if self.total >= WORKER_LIMIT || *own >= WORKERS_PER_PEER {
+            return false;
+        }
+        self.total = self.total.saturating_add(1);
+        *own = own.saturating_add(1);
+        true
+    }
+
+    fn remove(&mut self, peer: u128) {
+        self.total = self.total.saturating_sub(1);
+        if let Some(own) = self.by_peer.get_mut(&peer) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                self.by_peer.remove(&peer);
+            }
+        }
+    }
+}
+
 /// One channel, for reports.
 #[derive(Clone, Debug)]
 pub struct ChannelReport {
@@ -160,7 +193,7 @@ pub struct Channels {
     closed: AtomicBool,
     threads: AtomicU64,
     /// Threads that make or run channels now, and who waits for their end.
-    workers: Mutex<usize>,
+    workers: Mutex<Workers>,
     workers_changed: Condvar,
     /// Whether jobs wait somewhere, so that the watch has to look.
     watched: Mutex<bool>,
@@ -185,7 +218,7 @@ impl Channels {
             default_device: AtomicI32::new(ANY_DEVICE),
             closed: AtomicBool::new(false),
             threads: AtomicU64::new(0),
-            workers: Mutex::new(0),
+            workers: Mutex::default(),
             workers_changed: Condvar::new(),
             watched: Mutex::new(false),
             watch: Condvar::new(),
@@ -312,7 +345,7 @@ impl Channels {
             request.fail(&error);
         }
         if let Some(opening) = opening {
-            self.spawn(slot, &opening, super::opening::initiate);
+            self.open(slot, &opening);
         }
         self.wake_watch();
     }
@@ -326,6 +359,9 @@ impl Channels {
     }
 
     /// Runs `make` and then the channel it makes on a thread of its own.
+    ///
+    /// # Errors
+    /// [`Code::TooManyRequests`] or [`Code::Internal`] without a thread; the opening has failed then.
     fn spawn(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
@@ -333,37 +369,48 @@ impl Channels {
         make: impl FnOnce(&Arc<Channels>, &Arc<Slot>, &Arc<Opening>) -> Result<Option<(Arc<Channel>, Session)>>
         + Send
         + 'static,
-    ) {
-        let number = self.threads.fetch_add(1, Ordering::Relaxed);
-        let started = {
-            let mut workers = self.workers.lock();
-            let room = *workers < WORKER_LIMIT;
-            *workers = workers.saturating_add(usize::from(room));
-            room
-        };
-        let failed = |error: Error| self.opening_failed(slot, opening, &error);
-        if !started {
-            failed(Error::new(
+    ) -> Result<()> {
+        let started = self.start_worker(slot, opening, make);
+        started.inspect_err(|error| self.opening_failed(slot, opening, error))
+    }
+
+    fn start_worker(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        opening: &Arc<Opening>,
+        make: impl FnOnce(&Arc<Channels>, &Arc<Slot>, &Arc<Opening>) -> Result<Option<(Arc<Channel>, Session)>>
+        + Send
+        + 'static,
+    ) -> Result<()> {
+        if !self.workers.lock().add(slot.key.peer) {
+            return Err(Error::new(
                 Code::TooManyRequests,
                 Stage::Connect,
-                format!("{WORKER_LIMIT} channels exist or are being made"),
+                "as many channels as may be exist or are being made",
             ));
-            return;
         }
+        let number = self.threads.fetch_add(1, Ordering::Relaxed);
         let (channels, on_slot, on_opening) = (Arc::clone(self), Arc::clone(slot), Arc::clone(opening));
         let spawned = std::thread::Builder::new().name(format!("mct-channel-{number}")).spawn(move || {
             channels.work(&on_slot, &on_opening, make);
-            channels.worker_ended();
+            channels.worker_ended(on_slot.key.peer);
         });
-        if let Err(error) = spawned {
-            self.worker_ended();
-            failed(Error::new(Code::Internal, Stage::Connect, format!("no thread for a channel: {error}")));
+        spawned.map(drop).map_err(|error| {
+            self.worker_ended(slot.key.peer);
+            Error::new(Code::Internal, Stage::Connect, format!("no thread for a channel: {error}"))
+        })
+    }
+
+    /// Makes the channel that this side wants. What waits for it has failed when there is no thread for it.
+    fn open(self: &Arc<Self>, slot: &Arc<Slot>, opening: &Arc<Opening>) {
+        if let Err(error) = self.spawn(slot, opening, super::opening::initiate) {
+            log::warn!("{error}");
         }
     }
 
-    fn worker_ended(&self) {
+    fn worker_ended(&self, peer: u128) {
         let mut workers = self.workers.lock();
-        *workers = workers.saturating_sub(1);
+        workers.remove(peer);
         self.workers_changed.notify_all();
     }
 
@@ -435,7 +482,7 @@ impl Channels {
             request.fail(&error);
         }
         if let Some(again) = again {
-            self.spawn(slot, &again, super::opening::initiate);
+            self.open(slot, &again);
         }
         if slot.device.memory().withdrawn(&channel.reach().local) {
             // Memory was taken back while the channel was made; it has to end for that.
@@ -517,7 +564,7 @@ impl Channels {
         match answer {
             Ok((answer, accept)) => {
                 opening.set_name(&offer.channel);
-                self.spawn(&slot, &opening, accept);
+                self.spawn(&slot, &opening, accept)?;
                 Ok(answer)
             }
             Err(error) => {
@@ -570,7 +617,7 @@ impl Channels {
             }
             Self::begin(&mut state, Role::Initiator, opening.port_try().saturating_add(1))
         };
-        self.spawn(slot, &next, super::opening::initiate);
+        self.open(slot, &next);
         true
     }
 
@@ -711,12 +758,12 @@ impl Channels {
         }
         self.wake_watch();
         let mut workers = self.workers.lock();
-        while *workers > 0 {
+        while workers.total > 0 {
             if self.workers_changed.wait_until(&mut workers, deadline.at()).timed_out() {
                 return Err(Error::new(
                     Code::StillRunning,
                     Stage::Drain,
-                    format!("{workers} channels are still busy in the vendor's library"),
+                    format!("{} channels are still busy in the vendor's library", workers.total),
                 ));
             }
         }
