@@ -169,7 +169,8 @@ fn prefer_huge_pages(mapping: &Mapping) {
     unsafe { libc::madvise(mapping.base() as *mut libc::c_void, mapping.length(), libc::MADV_HUGEPAGE) };
 }
 
-fn sealed_memfd(name: &std::ffi::CStr, length: usize) -> io::Result<OwnedFd> {
+/// A memfd of `length` bytes that can neither shrink nor grow.
+pub fn sealed_memfd(name: &std::ffi::CStr, length: usize) -> io::Result<OwnedFd> {
     // SAFETY: the name is a valid C string and the flags are defined ones.
     let raw = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
     if raw < 0 {

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::clock::Deadline;
 use crate::context;
 use crate::device::Device;
+use crate::fault;
 use crate::handle::Handles;
 use crate::link::{self, Link};
 use crate::rank_table::{self, LinkKind, RankTable};
@@ -26,6 +27,9 @@ use crate::status::{Fail, Outcome, hccl};
 
 /// Device memory that one link takes for its own buffers (facts 2.4 point 4).
 const LINK_BYTES: usize = 2 << 20;
+
+/// Pause between two looks at a link that is down.
+const DOWN_LINK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Links by rank, our own place empty.
 type Links = Arc<Vec<Option<Arc<Link>>>>;
@@ -215,14 +219,33 @@ impl Communicator {
             links.push(match offer {
                 None => None,
                 Some(offer) => {
+                    self.wait_for_link(rank, deadline).map_err(failed)?;
                     let (socket, theirs) = meeting.meet(rank, offer, deadline).map_err(failed)?;
                     let host_is_usable = kind == LinkKind::Roce || settings.is_a3;
                     let local = link::resolve_local(&bound, host_is_usable);
-                    Some(Arc::new(Link::new(kind, socket, &theirs, local)?))
+                    Some(Arc::new(Link::new(kind, self.ends(rank), socket, &theirs, local)?))
                 }
             });
         }
         Ok(links)
+    }
+
+    /// Physical ids of our NPU and of a rank's.
+    fn ends(&self, rank: u32) -> (u32, u32) {
+        let other = usize::try_from(rank).ok().and_then(|index| self.table.ranks.get(index));
+        (self.device.physical_id, other.map_or(u32::MAX, |other| other.device_id))
+    }
+
+    /// A link that a scripted fault holds down carries no meeting.
+    fn wait_for_link(&self, rank: u32, deadline: Deadline) -> io::Result<()> {
+        let (own, peer) = self.ends(rank);
+        while fault::link_is_down(own, peer) {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(DOWN_LINK_PAUSE);
+        }
+        Ok(())
     }
 
     fn meeting_failed(&self, error: &io::Error) -> Fail {

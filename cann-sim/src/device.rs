@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::board::Npu;
 use crate::heap::DeviceHeap;
 use crate::settings::settings;
 use crate::status::{Fail, Outcome, acl};
@@ -44,11 +45,15 @@ pub fn devices() -> &'static [Device] {
             let physical_id =
                 usize::try_from(*logical_id).ok().and_then(|index| settings.physical_ids.get(index));
             if let (Some(physical_id), Ok(user_id)) = (physical_id, u32::try_from(devices.len())) {
+                let npu = Npu {
+                    server: (u64::from(settings.super_pod_id) << 32) | u64::from(settings.server_index),
+                    physical_id: *physical_id,
+                };
                 devices.push(Device {
                     user_id,
                     logical_id: *logical_id,
                     physical_id: *physical_id,
-                    heap: DeviceHeap::new(*physical_id, settings.hbm_size_bytes),
+                    heap: DeviceHeap::new(user_id, npu, settings.hbm_size_bytes),
                     streams: AtomicUsize::new(0),
                     events: AtomicUsize::new(0),
                     peers: Mutex::new(HashSet::new()),

@@ -1,4 +1,5 @@
-//! Device and pinned host memory of this process: arenas, rounding rules and the account against the HBM size.
+//! Device and pinned host memory of this process: arenas, rounding rules and the account against the HBM size, which
+//! all processes on an NPU share (module `board`).
 //!
 //! Rules (facts 1.6): the size is rounded up to 32 and, except for Align32 calls, 32 more; blocks above 1 MiB and
 //! HUGE_ONLY ones take 2 MiB pages and start on a multiple of 2 MiB, the others take 4 KiB pages and are aligned
@@ -11,6 +12,8 @@ use parking_lot::Mutex;
 
 use crate::arena::{Arena, HUGE_PAGE};
 use crate::block::{self, Block, Place};
+use crate::board::{self, Npu};
+use crate::fault;
 use crate::span::FreeRanges;
 use crate::status::{Fail, Outcome, acl};
 
@@ -84,14 +87,18 @@ struct DeviceState {
 
 /// The memory of one NPU for this process.
 pub struct DeviceHeap {
+    user_id: u32,
+    npu: Npu,
     size_bytes: usize,
     state: Mutex<DeviceState>,
 }
 
 impl DeviceHeap {
-    /// An empty heap of `size_bytes`.
-    pub fn new(_physical_id: u32, size_bytes: usize) -> Self {
+    /// An empty heap of an NPU with `size_bytes`, which other processes use too.
+    pub fn new(user_id: u32, npu: Npu, size_bytes: usize) -> Self {
         Self {
+            user_id,
+            npu,
             size_bytes,
             state: Mutex::new(DeviceState {
                 used_bytes: 0,
@@ -129,17 +136,20 @@ impl DeviceHeap {
         let (page_size, grain) = if huge { (HUGE_PAGE, HUGE_PAGE) } else { (SMALL_PAGE, NORMAL_GRAIN) };
         let length = rounded.checked_next_multiple_of(grain).ok_or_else(refused)?;
         let mut state = self.state.lock();
-        if length > self.size_bytes.saturating_sub(state.used_bytes) {
+        if !self.admit(&mut state, length) {
             return Err(refused());
         }
         let pool = if huge { &mut state.huge } else { &mut state.normal };
-        let (arena, offset) = pool.take(length).map_err(|error| {
-            Fail::new(
-                acl::MEMORY_ALLOCATION,
-                format!("the host cannot back {length} bytes of device memory: {error}"),
-            )
-        })?;
-        state.used_bytes += length;
+        let (arena, offset) = match pool.take(length) {
+            Ok(place) => place,
+            Err(error) => {
+                self.dismiss(&mut state, length);
+                return Err(Fail::new(
+                    acl::MEMORY_ALLOCATION,
+                    format!("the host cannot back {length} bytes of device memory: {error}"),
+                ));
+            }
+        };
         drop(state);
         let block = block::insert(Block {
             start: arena.user_base() + offset,
@@ -157,30 +167,50 @@ impl DeviceHeap {
     pub fn release(&self, block: &Block) {
         let Some(arena) = &block.arena else { return };
         let mut state = self.state.lock();
-        state.used_bytes = state.used_bytes.saturating_sub(block.length);
+        self.dismiss(&mut state, block.length);
         let pool = if block.page_size == HUGE_PAGE { &mut state.huge } else { &mut state.normal };
         pool.give_back(arena, block.offset, block.length);
     }
 
     /// Charges memory that holds no bytes (a link's buffers); false when there is not enough.
     pub fn charge(&self, bytes: usize) -> bool {
-        let mut state = self.state.lock();
-        if bytes > self.size_bytes.saturating_sub(state.used_bytes) {
+        self.admit(&mut self.state.lock(), bytes)
+    }
+
+    /// Gives a charge back.
+    pub fn discharge(&self, bytes: usize) {
+        self.dismiss(&mut self.state.lock(), bytes);
+    }
+
+    /// Free and total bytes of the NPU, with what other processes hold.
+    pub fn memory_info(&self) -> (usize, usize) {
+        let own = self.state.lock().used_bytes;
+        let used = board::used_bytes(self.npu).map_or(own, |all| usize::try_from(all).unwrap_or(usize::MAX));
+        (self.limit().saturating_sub(used), self.size_bytes)
+    }
+
+    /// Bytes that can be given, all processes together.
+    fn limit(&self) -> usize {
+        self.size_bytes.saturating_sub(fault::taken_bytes(self.user_id))
+    }
+
+    /// Accounts for `bytes` more if the NPU has them.
+    fn admit(&self, state: &mut DeviceState, bytes: usize) -> bool {
+        let limit = self.limit();
+        let word = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        if bytes > limit.saturating_sub(state.used_bytes)
+            || board::charge(self.npu, word(bytes), word(limit)) == Some(false)
+        {
             return false;
         }
         state.used_bytes += bytes;
         true
     }
 
-    /// Gives a charge back.
-    pub fn discharge(&self, bytes: usize) {
-        let mut state = self.state.lock();
+    /// Undoes `admit`.
+    fn dismiss(&self, state: &mut DeviceState, bytes: usize) {
         state.used_bytes = state.used_bytes.saturating_sub(bytes);
-    }
-
-    /// Free and total bytes.
-    pub fn memory_info(&self) -> (usize, usize) {
-        (self.size_bytes.saturating_sub(self.state.lock().used_bytes), self.size_bytes)
+        board::discharge(self.npu, u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 }
 

@@ -22,7 +22,8 @@
 //! | [`copy`], [`copy_rules`], [`batch_copy`] | how bytes move, and which copies are allowed |
 //! | [`rank_table`], [`region`], [`rendezvous`], [`fd_channel`], [`link`], [`communicator`], [`one_sided`] | one-sided HCCL |
 //! | [`cost`] | where a cost profile charges time |
-//! | [`fault`] | scripted faults, by environment or while running, and a count of calls |
+//! | [`board`] | what all processes of a namespace know together: memory in use, counters of rules |
+//! | [`fault`] | scripted faults, by environment or while running, and a record of calls |
 //! | [`export`] | the C functions: checks of pointers, then the rules above |
 //!
 //! # What is faithful
@@ -33,14 +34,15 @@
 //!
 //! # Locks
 //!
-//! Tables of handles and blocks are leaves. A stream's state lock may be held while an event's is taken, and no
-//! other pair is nested, except `communicator.preparing`, which is held over the whole meeting. No lock is held while
-//! bytes are copied or a function of the program runs.
+//! Tables of handles and blocks are leaves, and so is the board, which a heap's lock may be held over. A stream's
+//! state lock may be held while an event's is taken, and no other pair is nested, except `communicator.preparing`,
+//! which is held over the whole meeting. No lock is held while bytes are copied or a function of the program runs.
 
 pub mod abi;
 pub mod arena;
 pub mod batch_copy;
 pub mod block;
+pub mod board;
 pub mod clock;
 pub mod communicator;
 pub mod context;

@@ -112,6 +112,8 @@ pub enum Peer {
 pub struct Link {
     /// Kind.
     pub kind: LinkKind,
+    /// Physical ids of our NPU and the peer's.
+    pub ends: (u32, u32),
     /// The peer's regions.
     pub remote: RegionMap,
     /// Our own regions that this kind of link can use.
@@ -121,7 +123,13 @@ pub struct Link {
 
 impl Link {
     /// Maps what the peer offered.
-    pub fn new(kind: LinkKind, socket: UnixStream, offer: &Offer, local: RegionMap) -> Outcome<Self> {
+    pub fn new(
+        kind: LinkKind,
+        ends: (u32, u32),
+        socket: UnixStream,
+        offer: &Offer,
+        local: RegionMap,
+    ) -> Outcome<Self> {
         let failed =
             |error: io::Error| Fail::new(hccl::E_MEMORY, format!("cannot map the peer's memory: {error}"));
         let mut imports = Vec::new();
@@ -133,7 +141,7 @@ impl Link {
         for region in &offer.regions {
             regions.push(reach_offered(region, &imports, pid).ok_or_else(malformed)?);
         }
-        Ok(Self { kind, remote: RegionMap::new(regions), local, socket })
+        Ok(Self { kind, ends, remote: RegionMap::new(regions), local, socket })
     }
 
     /// Whether the peer is still there; one system call.

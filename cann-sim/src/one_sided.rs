@@ -5,7 +5,6 @@
 //! stream, as on hardware, and on RoCE without the closing fence.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::abi::OneSideDescriptor;
@@ -13,7 +12,7 @@ use crate::communicator::Communicator;
 use crate::context;
 use crate::copy::{self, Direction, Interrupted};
 use crate::cost;
-use crate::fault::{self, Action};
+use crate::fault::{self, Course, LinkState};
 use crate::link::{Link, Peer, Reach};
 use crate::rank_table::LinkKind;
 use crate::status::{Fail, Outcome, acl, hccl};
@@ -25,6 +24,9 @@ pub const DESCRIPTOR_LIMIT: usize = 256;
 
 /// `HCCL_EXEC_TIMEOUT`: how long a task on a RoCE link waits for a peer that does not answer.
 const EXECUTION_TIMEOUT: Duration = Duration::from_secs(1836);
+
+/// What passes a slowed link between two looks at the clock.
+const SLOW_PART_BYTES: usize = 64 << 10;
 
 /// One checked descriptor.
 #[derive(Debug, Clone, Copy)]
@@ -55,8 +57,14 @@ struct OneSided {
 
 impl Work for OneSided {
     fn run(&mut self, stream: &Stream) -> Outcome {
-        let peer = if fault::links_are_down() { Peer::Gone } else { self.link.peer() };
-        match (self.link.kind, peer) {
+        let (own, peer) = self.link.ends;
+        let state = fault::at_link(own, peer);
+        let rate = match state {
+            LinkState::Down => return self.link_error(stream),
+            LinkState::Slow(bytes_per_second) => Some(bytes_per_second),
+            LinkState::Good => None,
+        };
+        match (self.link.kind, self.link.peer()) {
             (_, Peer::Alive) | (LinkKind::Hccs, Peer::Departed) => {}
             (LinkKind::Hccs, Peer::Gone) => {
                 return Err(Fail::new(
@@ -66,64 +74,92 @@ impl Work for OneSided {
             }
             (LinkKind::Roce, _) => return unanswered(stream),
         }
-        match fault::at_transfer() {
-            Some(Action::Fail(code)) => return Err(Fail::new(code, "a scripted fault of the transfer")),
-            Some(Action::Delay(time)) => {
-                if stream.hang(Instant::now().checked_add(time)) {
-                    return Ok(());
-                }
+        match fault::steer("transfer", stream)? {
+            Course::Normal => self.move_all(Some(&|| stream.is_aborting()), rate, stream),
+            Course::Unstoppable => self.move_all(None, rate, stream),
+            Course::Later(time) => {
+                self.move_later(time, stream);
+                Ok(())
             }
-            Some(Action::Stuck(time)) => {
-                std::thread::sleep(time);
-                return self.move_all(&|| false, stream);
-            }
-            Some(Action::Late(time)) => {
-                let moved = self.move_later(time);
-                if !stream.hang(Instant::now().checked_add(time)) {
-                    // The bytes are there before the stream says so; the mover does not panic.
-                    let _ = moved.join();
-                }
-                return Ok(());
-            }
-            Some(Action::Down) | None => {}
+            Course::Aborted => Ok(()),
         }
-        self.move_all(&|| stream.is_aborting(), stream)
     }
 }
 
 impl OneSided {
-    fn move_all(&self, stop: &dyn Fn() -> bool, stream: &Stream) -> Outcome {
+    /// Moves the pieces in order, at most `rate` bytes a second; nothing stops it when `aborted` is None.
+    fn move_all(&self, aborted: Option<&dyn Fn() -> bool>, rate: Option<u64>, stream: &Stream) -> Outcome {
+        let (own, peer) = self.link.ends;
+        let aborted = || aborted.is_some_and(|aborted| aborted());
+        let stop = || aborted() || fault::link_is_down(own, peer);
+        let started = Instant::now();
+        let mut moved_bytes = 0_u64;
         for piece in &self.pieces {
-            if stop() {
-                break;
-            }
             cost::charge(self.link.kind, self.direction, piece.length);
-            match piece.run(self.direction, stop) {
-                Ok(()) => {}
-                Err(Interrupted::Stopped) => break,
-                // The owner's memory is unmapped or its process ended: the NIC gets no answer.
-                Err(Interrupted::Refused(_)) => return unanswered(stream),
+            for piece in piece.parts(rate.map_or(usize::MAX, |_| SLOW_PART_BYTES)) {
+                let result =
+                    if stop() { Err(Interrupted::Stopped) } else { piece.run(self.direction, &stop) };
+                match result {
+                    Ok(()) => {}
+                    Err(Interrupted::Stopped) if aborted() => return Ok(()),
+                    Err(Interrupted::Stopped) => return self.link_error(stream),
+                    // The owner's memory is unmapped or its process ended: the NIC gets no answer.
+                    Err(Interrupted::Refused(_)) => return unanswered(stream),
+                }
+                moved_bytes = moved_bytes.saturating_add(u64::try_from(piece.length).unwrap_or(u64::MAX));
+                if let Some(rate) = rate {
+                    // Waits on an abort too; whether there was one is asked before the next part.
+                    stream.hang(started.checked_add(time_of(moved_bytes, rate)));
+                }
             }
         }
         Ok(())
     }
 
     /// The bytes land in their own time, as long as the link lives.
-    fn move_later(&self, time: Duration) -> JoinHandle<()> {
+    fn move_later(&self, time: Duration, stream: &Stream) {
         let (link, direction, pieces) = (Arc::downgrade(&self.link), self.direction, self.pieces.clone());
-        std::thread::spawn(move || {
-            std::thread::sleep(time);
+        fault::land_later(stream, time, move || {
             // The link's regions keep alive what the pieces name.
             let Some(_link) = link.upgrade() else { return };
             for piece in pieces {
                 // A range that is not there any more takes nothing.
                 let _ = piece.run(direction, &|| false);
             }
-        })
+        });
+    }
+
+    /// Nothing passes: HCCS says so, RoCE waits for an answer.
+    fn link_error(&self, stream: &Stream) -> Outcome {
+        let (own, peer) = self.link.ends;
+        match self.link.kind {
+            LinkKind::Hccs => Err(Fail::new(
+                acl::LINK_ERROR,
+                format!("the link between the physical NPUs {own} and {peer} is down"),
+            )),
+            LinkKind::Roce => unanswered(stream),
+        }
     }
 }
 
+/// How long `bytes` take at `rate` bytes a second.
+fn time_of(bytes: u64, rate: u64) -> Duration {
+    let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+}
+
 impl Piece {
+    /// The piece in parts of at most `limit` bytes.
+    fn parts(&self, limit: usize) -> impl Iterator<Item = Self> {
+        let Self { local, remote, length, route } = *self;
+        (0..length).step_by(limit).map(move |offset| Self {
+            local: local + offset,
+            remote: remote + offset,
+            length: limit.min(length - offset),
+            route,
+        })
+    }
+
     fn run(&self, direction: Direction, stop: &dyn Fn() -> bool) -> Result<(), Interrupted> {
         let Self { local, remote, length, route } = *self;
         match (route, direction) {

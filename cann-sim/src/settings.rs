@@ -70,7 +70,7 @@ pub const TABLE: &[Variable] = &[
     Variable {
         name: "CANN_SIM_FAULTS",
         default: "",
-        meaning: "scripted faults, NAME=ACTION[@N[+]] joined by ';'; see the module fault",
+        meaning: "scripted faults, NAME[/WHERE]=ACTION[@[all:]N[+]] joined by ';'; see the module fault",
     },
     Variable {
         name: "CANN_SIM_FAULT_SOCKET",
@@ -231,7 +231,7 @@ fn visible_devices(list: &str, count: usize) -> Vec<u32> {
 }
 
 /// A number of bytes with an optional suffix K, M or G.
-fn size(word: &str) -> Option<usize> {
+pub fn size(word: &str) -> Option<usize> {
     let (digits, shift) = match word.chars().last()? {
         'K' | 'k' => (word.get(..word.len() - 1)?, 10),
         'M' | 'm' => (word.get(..word.len() - 1)?, 20),

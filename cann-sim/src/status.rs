@@ -45,10 +45,14 @@ pub mod acl {
     pub const EVENT_NOT_COMPLETE: i32 = 507_006;
     /// A copy touched memory that is not mapped on the device.
     pub const SYS_DMA_ERROR: i32 = 507_013;
+    /// The device failed without saying more.
+    pub const DEVICE_INTERNAL_ERROR: i32 = 507_000;
     /// The wait for a stream ran out; its work goes on.
     pub const STREAM_SYNC_TIMEOUT: i32 = 507_046;
     /// The wait for an event ran out.
     pub const EVENT_SYNC_TIMEOUT: i32 = 507_047;
+    /// The link is down.
+    pub const LINK_ERROR: i32 = 507_056;
     /// The peer of a link is gone.
     pub const SUSPECT_REMOTE_ERROR: i32 = 507_057;
     /// The driver refused the copy.

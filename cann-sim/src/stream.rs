@@ -37,6 +37,7 @@ struct StreamState {
     abort_epoch: u64,
     failure: Option<Fail>,
     failure_mode_set: bool,
+    killed: Option<Fail>,
     ended: bool,
     awaited: Option<Arc<Event>>,
 }
@@ -117,6 +118,11 @@ impl Stream {
             ));
         }
         let mut state = self.state.lock();
+        if let Some(fail) = state.killed.clone() {
+            drop(state);
+            task.discard();
+            return Err(fail);
+        }
         while state.queue.len() >= QUEUE_LIMIT && !self.is_aborting() {
             self.done.wait(&mut state);
         }
@@ -167,14 +173,15 @@ impl Stream {
                 continue;
             };
             state.running = true;
+            let is_dead = state.killed.is_some();
             drop(state);
             let context = self.context.upgrade();
             let outcome = match context.as_ref().and_then(|context| context.failure()) {
-                Some(_) => {
+                failure if is_dead || failure.is_some() => {
                     task.discard();
                     Ok(())
                 }
-                None => task.run(&self),
+                _ => task.run(&self),
             };
             state = self.state.lock();
             state.running = false;
@@ -218,7 +225,7 @@ impl Stream {
         if state.abort_epoch != epoch {
             return Err(Fail::new(acl::STREAM_ABORT, "the stream was aborted"));
         }
-        let own = state.failure.take();
+        let own = state.failure.take().or_else(|| state.killed.clone());
         drop(state);
         // A context that stops on failure keeps the failure for every stream and every wait.
         match self.context.upgrade().and_then(|context| context.failure()).or(own) {
@@ -233,7 +240,7 @@ impl Stream {
             return Ok(true);
         }
         let state = self.state.lock();
-        match &state.failure {
+        match state.failure.as_ref().or(state.killed.as_ref()) {
             Some(fail) => Err(fail.clone()),
             None => Ok(state.completed >= state.submitted),
         }
@@ -264,6 +271,11 @@ impl Stream {
         for task in dropped {
             task.discard();
         }
+    }
+
+    /// Makes this and all later work of the stream fail; no abort revives it.
+    pub fn kill(&self, fail: Fail) {
+        self.state.lock().killed.get_or_insert(fail);
     }
 
     /// Ends the handle and the place in the device's account; an idle executor goes at once.

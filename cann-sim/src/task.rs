@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::clock::Deadline;
 use crate::copy::{self, End, Interrupted};
 use crate::event::Event;
+use crate::fault::{self, Course};
 use crate::status::{Fail, Outcome, acl};
 use crate::stream::Stream;
 
@@ -73,10 +74,31 @@ pub enum Task {
 impl Task {
     /// Runs the task on the executor of `stream`.
     pub fn run(self, stream: &Stream) -> Outcome {
-        match self {
-            Self::Copy { target, source, length } => {
-                finish(copy::transfer(&target, &source, length, &|| stream.is_aborting()))
+        // A task that only orders others has no bytes to move late or in spite of an abort.
+        match fault::steer("task", stream) {
+            Ok(Course::Aborted) => {
+                self.discard();
+                return Ok(());
             }
+            Ok(_) => {}
+            Err(fail) => {
+                self.discard();
+                return Err(fail);
+            }
+        }
+        match self {
+            Self::Copy { target, source, length } => match fault::steer("copy", stream)? {
+                Course::Normal => finish(copy::transfer(&target, &source, length, &|| stream.is_aborting())),
+                Course::Unstoppable => finish(copy::transfer(&target, &source, length, &|| false)),
+                Course::Later(time) => {
+                    fault::land_later(stream, time, move || {
+                        // A range that is not there any more takes nothing.
+                        let _ = copy::transfer(&target, &source, length, &|| false);
+                    });
+                    Ok(())
+                }
+                Course::Aborted => Ok(()),
+            },
             Self::Fill { target, value, length } => copy::fill(&target, value, length),
             Self::Work(mut work) => work.run(stream),
             Self::Record { event, generation } => {

@@ -17,16 +17,9 @@ use crate::fault;
 use crate::status::{self, Fail, Outcome, acl, hccl as hccl_status};
 
 /// Runs the body of an exported function.
-pub fn guard(private_name: &str, body: impl FnOnce() -> Outcome) -> i32 {
+pub fn guard(private_name: &'static str, body: impl FnOnce() -> Outcome) -> i32 {
     let name = private_name.strip_prefix("cann_sim_").unwrap_or(private_name);
-    let called = || {
-        fault::at_call(name)?;
-        let before = fault::count_before(name);
-        let outcome = body();
-        fault::count_after(name, before);
-        outcome
-    };
-    let outcome = catch_unwind(AssertUnwindSafe(called)).unwrap_or_else(|_| {
+    let outcome = catch_unwind(AssertUnwindSafe(|| fault::around_call(name, body))).unwrap_or_else(|_| {
         let code = if name.starts_with("Hccl") { hccl_status::E_INTERNAL } else { acl::INTERNAL_ERROR };
         Err(Fail::new(code, "the software NPU failed; this is a defect of cann-sim"))
     });
