@@ -37,6 +37,70 @@ pub struct MemcpyBatchAttribute {
     pub reserved: [u8; 16],
 }
 
+/// `aclrtPhysicalMemProp`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PhysicalMemoryProperties {
+    /// 0 none, 2 POSIX.
+    pub handle_kind: i32,
+    /// 0 is pinned.
+    pub allocation_kind: i32,
+    /// `aclrtMemAttr`.
+    pub attribute: i32,
+    /// Where.
+    pub location: MemoryLocation,
+    /// Reserved.
+    pub reserved: u64,
+}
+
+/// `aclrtMemAccessDesc`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MemoryAccess {
+    /// 0 none, 1 read, 3 read and write.
+    pub flags: i32,
+    /// Who.
+    pub location: MemoryLocation,
+    /// Reserved.
+    pub reserved: [u8; 12],
+}
+
+/// `aclrtServerPid`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct ServerProcesses {
+    /// Super pod device id.
+    pub super_device_id: u32,
+    /// Process ids on that server.
+    pub process_ids: *mut i32,
+    /// Their number.
+    pub count: usize,
+}
+
+/// `HcclMemDesc`: opaque but for the two ranks in front.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MemoryDescription {
+    /// The rank that registered the memory.
+    pub local_rank: u32,
+    /// The rank it is registered for.
+    pub remote_rank: u32,
+    /// What is there: see [`crate::description`].
+    pub words: [u64; 4],
+    /// Unused.
+    pub rest: [u8; 472],
+}
+
+/// `HcclMemDescs`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryDescriptions {
+    /// First.
+    pub array: *mut MemoryDescription,
+    /// Room, or number.
+    pub length: u32,
+}
+
 /// `CommMem`, earlier `HcclMem`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +168,12 @@ pub struct CommunicatorConfig {
 const _: () = assert!(size_of::<MemoryLocation>() == 8);
 const _: () = assert!(size_of::<PointerAttributes>() == 28);
 const _: () = assert!(size_of::<MemcpyBatchAttribute>() == 32);
+const _: () = assert!(size_of::<PhysicalMemoryProperties>() == 32);
+const _: () = assert!(std::mem::offset_of!(PhysicalMemoryProperties, reserved) == 24);
+const _: () = assert!(size_of::<MemoryAccess>() == 24);
+const _: () = assert!(size_of::<ServerProcesses>() == 24);
+const _: () = assert!(size_of::<MemoryDescription>() == 512);
+const _: () = assert!(size_of::<MemoryDescriptions>() == 16);
 const _: () = assert!(size_of::<CommMemory>() == 24);
 const _: () = assert!(size_of::<OneSideDescriptor>() == 32);
 const _: () = assert!(size_of::<PrepareConfig>() == 32);

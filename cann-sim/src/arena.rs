@@ -117,6 +117,15 @@ impl Arena {
         Ok(Self { fd, user, alias: None })
     }
 
+    /// Memory of another process, or a physical handle's, from `offset` of its file. `guarded` gives the user a
+    /// mapping that faults when touched and copies another one; else both have the one mapping.
+    pub fn view(fd: OwnedFd, offset: usize, length: usize, guarded: bool) -> io::Result<Self> {
+        let open = libc::PROT_READ | libc::PROT_WRITE;
+        let user = Mapping::new(fd.as_fd(), offset, length, if guarded { libc::PROT_NONE } else { open })?;
+        let alias = if guarded { Some(Mapping::new(fd.as_fd(), offset, length, open)?) } else { None };
+        Ok(Self { fd, user, alias })
+    }
+
     /// First address the user sees.
     pub fn user_base(&self) -> usize {
         self.user.base()

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::abi::{MemcpyBatchAttribute, MemoryLocation};
+use crate::block::Owner;
 use crate::context;
 use crate::copy::{self, End};
 use crate::status::{Fail, Outcome, acl};
@@ -148,8 +149,12 @@ fn address(addresses: &[usize], index: usize) -> usize {
     addresses.get(index).copied().unwrap_or(0)
 }
 
-/// A declared location must be the true one; unregistered memory counts as host.
+/// A declared location must be the true one; unregistered memory counts as host. Memory imported by key has no
+/// copies to or from the host, which is all that a batch does.
 fn check_location(side: &str, end: &End, declared: MemoryLocation) -> Outcome {
+    if end.block().is_some_and(|block| matches!(block.owner, Owner::Foreign { .. })) {
+        return Err(Fail::new(acl::PARAM_INVALID, format!("the {side} is memory imported by key")));
+    }
     let fits = match end.device() {
         Some(user_id) => declared.kind == DEVICE && declared.id == user_id,
         None => declared.kind == HOST || declared.kind == HOST_NUMA,

@@ -20,6 +20,24 @@ pub enum Place {
     Host,
 }
 
+/// Which call made a block, and so which call ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// An allocation call.
+    Heap,
+    /// The program: its own memory, registered with the runtime.
+    Program,
+    /// Another process, which exported it under a key.
+    Foreign {
+        /// The device that holds the memory.
+        physical_id: u32,
+        /// The import itself gave the importing device access to it.
+        is_granted: bool,
+    },
+    /// A mapping of a physical handle into reserved addresses.
+    Mapped,
+}
+
 /// One allocation.
 #[derive(Debug)]
 pub struct Block {
@@ -37,6 +55,8 @@ pub struct Block {
     pub offset: usize,
     /// The memory itself; None for host memory of the program that was registered.
     pub arena: Option<Arc<Arena>>,
+    /// Who made it.
+    pub owner: Owner,
 }
 
 impl Block {

@@ -206,6 +206,13 @@ pub fn synchronize_device(deadline: Deadline) -> Outcome {
     outcome
 }
 
+/// `aclrtDeviceTaskAbort`: every stream of the device in this process.
+pub fn abort_device(device: &Device) {
+    for stream in STREAMS.all().into_iter().filter(|stream| stream.device.user_id == device.user_id) {
+        stream.abort_as(acl::DEVICE_TASK_ABORT);
+    }
+}
+
 /// The stream of a handle, NULL being the current context's default stream; it must belong to that context.
 pub fn resolve_stream(handle: usize) -> Outcome<Arc<Stream>> {
     let context = current()?;

@@ -60,6 +60,14 @@ impl End {
         }
     }
 
+    /// The allocation, if the runtime knows the memory.
+    pub fn block(&self) -> Option<&Block> {
+        match self {
+            Self::Block { block, .. } => Some(block),
+            Self::Plain { .. } => None,
+        }
+    }
+
     /// Whether the runtime knows the memory (device, pinned or registered host).
     pub fn is_known(&self) -> bool {
         matches!(self, Self::Block { .. })

@@ -4,12 +4,14 @@
 //! corrects the named direction when both sides are known to the runtime, refuses host to host, and turns into a
 //! blocking copy when host memory is not pinned.
 
+use crate::block::Owner;
 use crate::context::{self, Context};
 use crate::copy::{self, End};
-use crate::device;
+use crate::device::{self, Device};
 use crate::status::{Fail, Outcome, acl};
 use crate::stream::Stream;
 use crate::task::Task;
+use crate::virtual_memory;
 use std::sync::Arc;
 
 /// `aclrtMemcpyKind` values.
@@ -58,7 +60,7 @@ impl Request {
         }
         let target = End::locate(self.target, self.length)?;
         let source = End::locate(self.source, self.length)?;
-        check_peer_access(&context, &target, &source)?;
+        check_peer_access(&context, &target, &source, true)?;
         copy::copy_now(&target, &source, self.length, self.target, self.source)
     }
 
@@ -76,7 +78,7 @@ impl Request {
             Err(fail) => return stream.submit(Task::Fail(fail.with_code(acl::SYS_DMA_ERROR))),
         };
         check_kind(self.kind, &target, &source)?;
-        check_peer_access(&context, &target, &source)?;
+        check_peer_access(&context, &target, &source, false)?;
         if target.is_known() && source.is_known() {
             return stream.submit(Task::Copy { target, source, length: self.length });
         }
@@ -109,15 +111,29 @@ fn check_kind(kind: i32, target: &End, source: &End) -> Outcome {
     }
 }
 
-/// A copy between two devices of this process needs access enabled from the issuing device (facts 1.6).
-fn check_peer_access(context: &Context, target: &End, source: &End) -> Outcome {
+/// Whether a device may reach memory of another one, by the physical id that facts 1.6 let it enable.
+fn is_enabled(issuing: &Device, matches: impl Fn(&Device) -> bool) -> bool {
+    let peers = issuing.peers.lock();
+    device::devices().iter().any(|device| matches(device) && peers.contains(&device.user_id))
+}
+
+/// A copy between two devices of this process needs access enabled from the issuing device, or given to it for
+/// mapped memory (facts 1.6).
+pub fn check_peer_access(context: &Context, target: &End, source: &End, is_synchronous: bool) -> Outcome {
+    let issuing = context.device;
+    check_foreign(issuing, target, source, is_synchronous)?;
+    check_foreign(issuing, source, target, is_synchronous)?;
     let (Some(one), Some(other)) = (source.device(), target.device()) else { return Ok(()) };
     if one == other {
         return Ok(());
     }
-    let issuing = context.device;
-    for user_id in [one, other] {
-        if user_id != issuing.user_id && !issuing.peers.lock().contains(&user_id) {
+    for (user_id, end) in [(one, source), (other, target)] {
+        let is_given = || {
+            end.block().is_some_and(|block| {
+                block.owner == Owner::Mapped && virtual_memory::has_access(block.start, issuing.user_id)
+            })
+        };
+        if user_id != issuing.user_id && !is_enabled(issuing, |peer| peer.user_id == user_id) && !is_given() {
             return Err(Fail::new(
                 acl::PARAM_INVALID,
                 format!(
@@ -128,6 +144,29 @@ fn check_peer_access(context: &Context, target: &End, source: &End) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// What is allowed with memory imported by key: copies with other device memory, on a stream or from another device,
+/// by a device that has access (facts 1.6, sharing).
+fn check_foreign(issuing: &Device, end: &End, other: &End, is_synchronous: bool) -> Outcome {
+    let Some(Owner::Foreign { physical_id, is_granted }) = end.block().map(|block| block.owner) else {
+        return Ok(());
+    };
+    let refused = |why: &str| Err(Fail::new(acl::PARAM_INVALID, format!("memory imported by key: {why}")));
+    if other.device().is_none() {
+        return refused("no copies to or from the host");
+    }
+    if physical_id == issuing.physical_id {
+        return if is_synchronous {
+            refused("no synchronous copy on the device that holds it")
+        } else {
+            Ok(())
+        };
+    }
+    if is_granted || is_enabled(issuing, |peer| peer.physical_id == physical_id) {
+        return Ok(());
+    }
+    refused("this device has no access to the one that holds it: call aclrtDeviceEnablePeerAccess first")
 }
 
 /// `aclrtMemset` and, with a stream, `aclrtMemsetAsync`.

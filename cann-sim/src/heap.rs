@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::arena::{Arena, HUGE_PAGE};
-use crate::block::{self, Block, Place};
+use crate::block::{self, Block, Owner, Place};
 use crate::board::{self, Npu};
 use crate::fault;
 use crate::span::FreeRanges;
@@ -159,6 +159,7 @@ impl DeviceHeap {
             alias: arena.alias_base() + offset,
             offset,
             arena: Some(arena),
+            owner: Owner::Heap,
         });
         Ok(block.start)
     }
@@ -235,6 +236,7 @@ pub fn allocate_host(size: usize) -> Outcome<usize> {
         alias: start,
         offset,
         arena: Some(arena),
+        owner: Owner::Heap,
     });
     Ok(start)
 }

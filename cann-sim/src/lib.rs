@@ -19,7 +19,9 @@
 //! | [`abi`] | layouts of the structs that cross the C boundary |
 //! | [`device`], [`context`], [`stream`], [`task`], [`event`], [`clock`] | the runtime's objects |
 //! | [`arena`], [`span`], [`block`], [`heap`] | device and pinned memory: sealed memfds, free ranges, addresses, rounding |
-//! | [`copy`], [`copy_rules`], [`batch_copy`] | how bytes move, and which copies are allowed |
+//! | [`reservation`], [`virtual_memory`], [`share`], [`ipc_memory`] | reserved addresses, physical handles, memory shared with other processes |
+//! | [`host_registration`], [`callback`] | the program's memory and threads in the runtime's service |
+//! | [`copy`], [`copy_rules`], [`batch_copy`], [`pitched_copy`] | how bytes move, and which copies are allowed |
 //! | [`rank_table`], [`region`], [`rendezvous`], [`fd_channel`], [`link`], [`communicator`], [`one_sided`] | one-sided HCCL |
 //! | [`cost`] | where a cost profile charges time |
 //! | [`board`] | what all processes of a namespace know together: memory in use, counters of rules |
@@ -43,6 +45,7 @@ pub mod arena;
 pub mod batch_copy;
 pub mod block;
 pub mod board;
+pub mod callback;
 pub mod clock;
 pub mod communicator;
 pub mod context;
@@ -56,13 +59,19 @@ pub mod fault;
 pub mod fd_channel;
 pub mod handle;
 pub mod heap;
+pub mod host_registration;
+pub mod ipc_memory;
 pub mod link;
 pub mod one_sided;
+pub mod pitched_copy;
 pub mod rank_table;
 pub mod region;
 pub mod rendezvous;
+pub mod reservation;
 pub mod settings;
+pub mod share;
 pub mod span;
 pub mod status;
 pub mod stream;
 pub mod task;
+pub mod virtual_memory;

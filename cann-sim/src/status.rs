@@ -27,6 +27,16 @@ pub mod acl {
     pub const STREAM_CONTEXT: i32 = 107_003;
     /// The handle is unknown or was destroyed.
     pub const INVALID_HANDLE: i32 = 107_017;
+    /// The thread serves no stream's callbacks.
+    pub const THREAD_SUBSCRIBE: i32 = 107_010;
+    /// The stream's callbacks have a thread already, or another one.
+    pub const STREAM_SUBSCRIBE: i32 = 107_011;
+    /// No thread was subscribed to run the stream's callbacks.
+    pub const STREAM_NO_CALLBACK_REGISTERED: i32 = 107_015;
+    /// A wait of the program ran out.
+    pub const WAIT_TIMEOUT: i32 = 107_019;
+    /// The device's tasks were aborted while the caller waited.
+    pub const DEVICE_TASK_ABORT: i32 = 107_022;
     /// The stream was aborted while the caller waited.
     pub const STREAM_ABORT: i32 = 107_023;
     /// A stream that stops on failure has failed.
@@ -37,6 +47,8 @@ pub mod acl {
     pub const MEMORY_ALLOCATION: i32 = 207_001;
     /// The address was not given by the matching allocation call.
     pub const MEMORY_FREE: i32 = 207_002;
+    /// The owner did not allow this process.
+    pub const NO_PERMISSION: i32 = 207_006;
     /// Too many events.
     pub const NO_EVENT_RESOURCE: i32 = 207_007;
     /// Too many streams.
@@ -77,6 +89,8 @@ pub mod hccl {
     pub const E_NOT_SUPPORT: i32 = 5;
     /// No link was prepared, or the object belongs to another device.
     pub const E_NOT_FOUND: i32 = 6;
+    /// The service is busy; another process of the server is initialising.
+    pub const E_UNAVAIL: i32 = 7;
     /// A system call failed.
     pub const E_SYSCALL: i32 = 8;
     /// The peers did not come together in time.

@@ -35,6 +35,7 @@ struct StreamState {
     executor_alive: bool,
     running: bool,
     abort_epoch: u64,
+    abort_code: i32,
     failure: Option<Fail>,
     failure_mode_set: bool,
     killed: Option<Fail>,
@@ -207,7 +208,7 @@ impl Stream {
         let (target, epoch) = (state.submitted, state.abort_epoch);
         while state.completed < target {
             if state.abort_epoch != epoch {
-                return Err(Fail::new(acl::STREAM_ABORT, "the stream was aborted"));
+                return Err(Fail::new(state.abort_code, "the stream was aborted"));
             }
             match deadline {
                 None => self.done.wait(&mut state),
@@ -223,7 +224,7 @@ impl Stream {
             }
         }
         if state.abort_epoch != epoch {
-            return Err(Fail::new(acl::STREAM_ABORT, "the stream was aborted"));
+            return Err(Fail::new(state.abort_code, "the stream was aborted"));
         }
         let own = state.failure.take().or_else(|| state.killed.clone());
         drop(state);
@@ -248,12 +249,18 @@ impl Stream {
 
     /// Stops the running task and drops the queued ones.
     pub fn abort(&self) {
+        self.abort_as(acl::STREAM_ABORT);
+    }
+
+    /// The same; waiters are told `code`.
+    pub fn abort_as(&self, code: i32) {
         let mut state = self.state.lock();
         while self.is_aborting() {
             self.done.wait(&mut state);
         }
         self.aborting.store(true, Ordering::Release);
         state.abort_epoch += 1;
+        state.abort_code = code;
         let dropped = std::mem::take(&mut state.queue);
         if let Some(event) = state.awaited.take() {
             event.poke();

@@ -146,6 +146,28 @@ export! {
         context::synchronize_device(deadline_ms(timeout_ms)?)
     }
 
+    /// `aclrtDeviceTaskAbort`: nothing here takes longer than the timeout.
+    fn cann_sim_aclrtDeviceTaskAbort(device: i32, _timeout_ms: u32) {
+        context::abort_device(by_user_id(device)?);
+        Ok(())
+    }
+
+    /// `aclrtGetDevicesTopo`: HCCS between A2 devices, on A3 the two dies of a package by SIO and others by switch.
+    fn cann_sim_aclrtGetDevicesTopo(device: u32, other: u32, topology: *mut u64) {
+        // SAFETY: one output.
+        let out = unsafe { acl_out(topology)? };
+        let (one, other) = (by_user_id(i32::try_from(device).unwrap_or(-1))?, by_user_id(i32::try_from(other).unwrap_or(-1))?);
+        if one.physical_id == other.physical_id {
+            return Err(Fail::new(acl::PARAM_INVALID, "both are the same device"));
+        }
+        out.set(match settings().is_a3 {
+            false => 1,
+            true if one.physical_id / 2 == other.physical_id / 2 => 0x20,
+            true => 0x40,
+        });
+        Ok(())
+    }
+
     /// `aclrtQueryDeviceStatus`: always normal, 0.
     fn cann_sim_aclrtQueryDeviceStatus(device: i32, status: *mut i32) {
         by_user_id(device)?;

@@ -4,10 +4,15 @@ use std::ffi::c_void;
 
 use super::{acl_out, acl_require, export};
 use crate::abi::{MemoryLocation, PointerAttributes};
-use crate::block::{self, Block, Place};
+use crate::block::{self, Owner, Place};
 use crate::handle::to_pointer;
 use crate::status::{Fail, Outcome, acl};
-use crate::{arena, context, device, heap};
+use crate::{context, device, heap, host_registration};
+
+/// Flags of `aclrtHostRegisterV2`: mapped, I/O memory, read-only, pinned (facts 1.4).
+const HOST_REGISTER_FLAGS: u32 = HOST_REGISTER_MAPPED | 4 | 8 | 0x1000_0000;
+/// The device gets an address for it.
+const HOST_REGISTER_MAPPED: u32 = 2;
 
 fn allocate(address: *mut *mut c_void, size: usize, policy: i32, pad: bool) -> Outcome {
     // SAFETY: one output.
@@ -15,6 +20,28 @@ fn allocate(address: *mut *mut c_void, size: usize, policy: i32, pad: bool) -> O
     acl_require(size > 0, "the size is 0")?;
     let device = context::current()?.device;
     out.set(to_pointer(device.heap.allocate(device.user_id, size, policy, pad)?));
+    Ok(())
+}
+
+fn free(address: *mut c_void) -> Outcome {
+    acl_require(!address.is_null(), "the address is NULL")?;
+    context::current()?;
+    let block = block::remove(address as usize, |block| {
+        matches!(block.place, Place::Device(_)) && block.owner == Owner::Heap
+    })
+    .ok_or_else(|| not_allocated(address))?;
+    if let Place::Device(user_id) = block.place {
+        device::by_user_id(i32::try_from(user_id).unwrap_or(-1))?.heap.release(&block);
+    }
+    Ok(())
+}
+
+fn allocate_host(address: *mut *mut c_void, size: usize) -> Outcome {
+    // SAFETY: one output.
+    let out = unsafe { acl_out(address)? };
+    acl_require(size > 0, "the size is 0")?;
+    context::current()?;
+    out.set(to_pointer(heap::allocate_host(size)?));
     Ok(())
 }
 
@@ -38,33 +65,38 @@ export! {
         allocate(address, size, policy, true)
     }
 
+    /// `aclrtMallocWithCfg`: the configuration names a module for the vendor's statistics only.
+    fn cann_sim_aclrtMallocWithCfg(address: *mut *mut c_void, size: usize, policy: i32, _config: *mut c_void) {
+        allocate(address, size, policy, true)
+    }
+
     /// `aclrtFree`: does not wait for streams.
     fn cann_sim_aclrtFree(address: *mut c_void) {
+        free(address)
+    }
+
+    /// `aclrtFreeWithDevSync`: waits for the device's streams first.
+    fn cann_sim_aclrtFreeWithDevSync(address: *mut c_void) {
         acl_require(!address.is_null(), "the address is NULL")?;
-        context::current()?;
-        let block = block::remove(address as usize, |block| matches!(block.place, Place::Device(_)))
-            .ok_or_else(|| not_allocated(address))?;
-        if let Place::Device(user_id) = block.place {
-            device::by_user_id(i32::try_from(user_id).unwrap_or(-1))?.heap.release(&block);
-        }
-        Ok(())
+        context::synchronize_device(None)?;
+        free(address)
     }
 
     /// `aclrtMallocHost`.
     fn cann_sim_aclrtMallocHost(address: *mut *mut c_void, size: usize) {
-        // SAFETY: one output.
-        let out = unsafe { acl_out(address)? };
-        acl_require(size > 0, "the size is 0")?;
-        context::current()?;
-        out.set(to_pointer(heap::allocate_host(size)?));
-        Ok(())
+        allocate_host(address, size)
+    }
+
+    /// `aclrtMallocHostWithCfg`.
+    fn cann_sim_aclrtMallocHostWithCfg(address: *mut *mut c_void, size: u64, _config: *mut c_void) {
+        allocate_host(address, usize::try_from(size).unwrap_or(usize::MAX))
     }
 
     /// `aclrtFreeHost`.
     fn cann_sim_aclrtFreeHost(address: *mut c_void) {
         acl_require(!address.is_null(), "the address is NULL")?;
         context::current()?;
-        let block = block::remove(address as usize, |block| block.place == Place::Host && block.arena.is_some())
+        let block = block::remove(address as usize, |block| block.place == Place::Host && block.owner == Owner::Heap)
             .ok_or_else(|| not_allocated(address))?;
         heap::release_host(&block);
         Ok(())
@@ -75,38 +107,38 @@ export! {
         acl_require(!address.is_null() && size > 0, "the address is NULL or the size 0")?;
         // SAFETY: one output.
         let out = unsafe { acl_out(device_address)? };
-        context::current()?;
         if !matches!(kind, 0 | 4 | 8) {
             return Err(Fail::new(acl::PARAM_INVALID, format!("{kind} is no registration type")));
         }
-        let start = address as usize;
-        let length = usize::try_from(size).unwrap_or(usize::MAX);
-        if !start.is_multiple_of(4096) || start.checked_add(length).is_none() {
-            return Err(Fail::new(acl::PARAM_INVALID, format!("{address:p} is not aligned to 4096 bytes")));
+        out.set(to_pointer(host_registration::register(address as usize, size, true)?));
+        Ok(())
+    }
+
+    /// `aclrtHostRegisterV2`: the device address, if it was asked for, is answered by `aclrtHostGetDevicePointer`.
+    fn cann_sim_aclrtHostRegisterV2(address: *mut c_void, size: u64, flags: u32) {
+        acl_require(!address.is_null() && size > 0, "the address is NULL or the size 0")?;
+        if flags == 0 || flags & !HOST_REGISTER_FLAGS != 0 {
+            return Err(Fail::new(acl::PARAM_INVALID, format!("{flags:#x} are no registration flags")));
         }
-        if block::overlaps(start, length) {
-            return Err(Fail::new(acl::HOST_MEMORY_ALREADY_REGISTERED, "the range is registered or allocated here already"));
+        host_registration::register(address as usize, size, flags & HOST_REGISTER_MAPPED != 0).map(|_| ())
+    }
+
+    /// `aclrtHostGetDevicePointer`.
+    fn cann_sim_aclrtHostGetDevicePointer(address: *mut c_void, device_address: *mut *mut c_void, flags: u32) {
+        acl_require(!address.is_null(), "the address is NULL")?;
+        // SAFETY: one output.
+        let out = unsafe { acl_out(device_address)? };
+        if flags != 0 {
+            return Err(Fail::new(acl::PARAM_INVALID, format!("flags must be 0, not {flags}")));
         }
-        block::insert(Block {
-            start,
-            length,
-            place: Place::Host,
-            page_size: arena::page_size(),
-            alias: start,
-            offset: 0,
-            arena: None,
-        });
-        out.set(address);
+        out.set(to_pointer(host_registration::device_address(address as usize)?));
         Ok(())
     }
 
     /// `aclrtHostUnregister`.
     fn cann_sim_aclrtHostUnregister(address: *mut c_void) {
         acl_require(!address.is_null(), "the address is NULL")?;
-        context::current()?;
-        block::remove(address as usize, |block| block.arena.is_none())
-            .map(|_| ())
-            .ok_or_else(|| Fail::new(acl::HOST_MEMORY_NOT_REGISTERED, "no range is registered at this address"))
+        host_registration::unregister(address as usize)
     }
 
     /// `aclrtPointerGetAttributes`: works without a context.

@@ -3,11 +3,13 @@
 //! [`export!`] wraps every function: a panic becomes the vendor's internal error instead of unwinding into C, and the
 //! sentence of a failure is kept for `aclGetRecentErrMsg`.
 
+pub mod callback;
 pub mod context;
 pub mod device;
 pub mod event;
 pub mod hccl;
 pub mod memory;
+pub mod share;
 pub mod stream;
 pub mod transfer;
 

@@ -12,6 +12,9 @@ use crate::handle::to_pointer;
 use crate::status::{Fail, Outcome, acl};
 use crate::task::{HostFunction, Task};
 
+/// Only device code submits to the stream.
+const DEVICE_USE_ONLY: u32 = 0x20;
+
 fn wait_event(stream: *mut c_void, handle: *mut c_void, timeout_ms: i32) -> Outcome {
     acl_require(!handle.is_null(), "the event is NULL")?;
     let stream = resolve_stream(stream as usize)?;
@@ -80,6 +83,26 @@ export! {
     fn cann_sim_aclrtStreamAbort(handle: *mut c_void) {
         acl_require(!handle.is_null(), "the stream is NULL")?;
         resolve_stream(handle as usize)?.abort();
+        Ok(())
+    }
+
+    /// `aclrtStreamStop`: these chips stop only streams that nothing but the device uses, never the default one.
+    fn cann_sim_aclrtStreamStop(handle: *mut c_void) {
+        if handle.is_null() {
+            return Err(Fail::new(acl::PARAM_INVALID, "the default stream cannot be stopped"));
+        }
+        if resolve_stream(handle as usize)?.flags & DEVICE_USE_ONLY == 0 {
+            return Err(Fail::new(acl::FEATURE_NOT_SUPPORT, "only streams with the flag DEVICE_USE_ONLY can be stopped"));
+        }
+        Ok(())
+    }
+
+    /// `aclrtStreamGetId`: a number that is the stream's own as long as it lives.
+    fn cann_sim_aclrtStreamGetId(handle: *mut c_void, id: *mut i32) {
+        // SAFETY: one output.
+        let out = unsafe { acl_out(id)? };
+        let handle = resolve_stream(handle as usize)?.handle;
+        out.set(i32::try_from((handle >> 4) & 0x7fff_ffff).unwrap_or(0));
         Ok(())
     }
 

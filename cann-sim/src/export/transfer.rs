@@ -7,8 +7,10 @@ use super::{Out, acl_out, acl_require, array, export};
 use crate::abi::MemcpyBatchAttribute;
 use crate::batch_copy::{Batch, BatchFail};
 use crate::context::resolve_stream;
+use crate::copy::End;
 use crate::copy_rules::{self, Request};
-use crate::status::{Outcome, acl};
+use crate::pitched_copy::PitchedRequest;
+use crate::status::{Fail, Outcome, acl};
 use crate::stream::Stream;
 
 /// The arguments of the four batch calls.
@@ -53,6 +55,21 @@ impl BatchArguments {
             fail
         })
     }
+}
+
+fn pitched(
+    target: *mut c_void,
+    target_pitch: usize,
+    source: *const c_void,
+    source_pitch: usize,
+    width: usize,
+    height: usize,
+    kind: i32,
+) -> Outcome<PitchedRequest> {
+    acl_require(!target.is_null() && !source.is_null(), "an address is NULL")?;
+    acl_require(width > 0 && height > 0, "the width or the height is 0")?;
+    let (target, source) = (target as usize, source as usize);
+    Ok(PitchedRequest { target, target_pitch, source, source_pitch, width, height, kind })
 }
 
 export! {
@@ -105,6 +122,56 @@ export! {
         acl_require(!target.is_null() && !source.is_null(), "an address is NULL")?;
         let stream = resolve_stream(stream as usize)?;
         Request { target: target as usize, target_limit, source: source as usize, length, kind }.submit(&stream)
+    }
+
+    /// `aclrtMemcpyAsyncWithCondition` (deprecated): host memory must be pinned.
+    fn cann_sim_aclrtMemcpyAsyncWithCondition(
+        target: *mut c_void,
+        target_limit: usize,
+        source: *const c_void,
+        length: usize,
+        kind: i32,
+        stream: *mut c_void,
+    ) {
+        if length == 0 {
+            return Ok(());
+        }
+        acl_require(!target.is_null() && !source.is_null(), "an address is NULL")?;
+        for address in [target as usize, source as usize] {
+            if !End::locate(address, length)?.is_known() {
+                return Err(Fail::new(acl::PARAM_INVALID, format!("{address:#x} is host memory that is not pinned")));
+            }
+        }
+        let stream = resolve_stream(stream as usize)?;
+        Request { target: target as usize, target_limit, source: source as usize, length, kind }.submit(&stream)
+    }
+
+    /// `aclrtMemcpy2d`.
+    fn cann_sim_aclrtMemcpy2d(
+        target: *mut c_void,
+        target_pitch: usize,
+        source: *const c_void,
+        source_pitch: usize,
+        width: usize,
+        height: usize,
+        kind: i32,
+    ) {
+        pitched(target, target_pitch, source, source_pitch, width, height, kind)?.run_now()
+    }
+
+    /// `aclrtMemcpy2dAsync`.
+    fn cann_sim_aclrtMemcpy2dAsync(
+        target: *mut c_void,
+        target_pitch: usize,
+        source: *const c_void,
+        source_pitch: usize,
+        width: usize,
+        height: usize,
+        kind: i32,
+        stream: *mut c_void,
+    ) {
+        let request = pitched(target, target_pitch, source, source_pitch, width, height, kind)?;
+        request.submit(&resolve_stream(stream as usize)?)
     }
 
     /// `aclrtMemcpyBatch`.

@@ -68,6 +68,50 @@ aclError aclrtMemcpyBatch(void **dsts, size_t *maxs, void **srcs, size_t *sizes,
 aclError aclrtPointerGetAttributes(const void *ptr, aclrtPtrAttributes *attributes);
 aclError aclrtGetMemInfo(int attr, size_t *free, size_t *total);
 
+typedef struct { int32_t handleType, allocationType, memAttr; aclrtMemLocation location; uint64_t reserve; } aclrtPhysicalMemProp;
+typedef struct { int32_t flags; aclrtMemLocation location; uint8_t rsv[12]; } aclrtMemAccessDesc;
+typedef void *aclrtDrvMemHandle;
+typedef struct { uint8_t data[128]; } aclrtMemFabricHandle;
+
+aclError aclrtDeviceTaskAbort(int32_t device, uint32_t ms);
+aclError aclrtGetDevicesTopo(uint32_t device, uint32_t other, uint64_t *value);
+aclError aclrtDeviceGetBareTgid(int32_t *pid);
+aclError aclrtGetDeviceInfo(uint32_t device, int attr, int64_t *value);
+aclError aclrtCreateStreamWithConfig(aclrtStream *stream, uint32_t priority, uint32_t flag);
+aclError aclrtStreamStop(aclrtStream stream);
+aclError aclrtStreamGetId(aclrtStream stream, int32_t *id);
+aclError aclrtSubscribeReport(uint64_t thread, aclrtStream stream);
+aclError aclrtUnSubscribeReport(uint64_t thread, aclrtStream stream);
+aclError aclrtProcessReport(int32_t ms);
+aclError aclrtLaunchCallback(void (*fn)(void *), void *data, int block, aclrtStream stream);
+aclError aclrtMallocWithCfg(void **ptr, size_t size, int policy, void *config);
+aclError aclrtMallocHostWithCfg(void **ptr, uint64_t size, void *config);
+aclError aclrtFreeWithDevSync(void *ptr);
+aclError aclrtHostRegisterV2(void *ptr, uint64_t size, uint32_t flag);
+aclError aclrtHostGetDevicePointer(void *ptr, void **device, uint32_t flag);
+aclError aclrtMemcpyAsyncWithCondition(void *dst, size_t max, const void *src, size_t n, int kind, aclrtStream stream);
+aclError aclrtMemcpy2d(void *dst, size_t dpitch, const void *src, size_t spitch, size_t w, size_t h, int kind);
+aclError aclrtMemcpy2dAsync(void *dst, size_t dpitch, const void *src, size_t spitch, size_t w, size_t h, int kind,
+                            aclrtStream stream);
+aclError aclrtIpcMemGetExportKey(void *ptr, size_t size, char *key, size_t length, uint64_t flags);
+aclError aclrtIpcMemSetImportPid(const char *key, int32_t *pid, size_t n);
+aclError aclrtIpcMemImportByKey(void **ptr, const char *key, uint64_t flags);
+aclError aclrtIpcMemClose(const char *key);
+aclError aclrtReserveMemAddress(void **va, size_t size, size_t align, void *expect, uint64_t flags);
+aclError aclrtReleaseMemAddress(void *va);
+aclError aclrtMallocPhysical(aclrtDrvMemHandle *handle, size_t size, const aclrtPhysicalMemProp *prop, uint64_t flags);
+aclError aclrtFreePhysical(aclrtDrvMemHandle handle);
+aclError aclrtMapMem(void *va, size_t size, size_t offset, aclrtDrvMemHandle handle, uint64_t flags);
+aclError aclrtUnmapMem(void *va);
+aclError aclrtMemGetAllocationGranularity(aclrtPhysicalMemProp *prop, int option, size_t *granularity);
+aclError aclrtMemExportToShareableHandle(aclrtDrvMemHandle handle, int type, uint64_t flags, uint64_t *shareable);
+aclError aclrtMemImportFromShareableHandle(uint64_t shareable, int32_t device, aclrtDrvMemHandle *handle);
+aclError aclrtMemSetPidToShareableHandle(uint64_t shareable, int32_t *pid, size_t n);
+aclError aclrtMemExportToShareableHandleV2(aclrtDrvMemHandle handle, uint64_t flags, int type, void *shareable);
+aclError aclrtMemImportFromShareableHandleV2(void *shareable, int type, uint64_t flags, aclrtDrvMemHandle *handle);
+aclError aclrtMemRetainAllocationHandle(void *va, aclrtDrvMemHandle *handle);
+aclError aclrtMemSetAccess(void *va, size_t size, aclrtMemAccessDesc *desc, size_t n);
+
 typedef int HcclResult;
 typedef void *HcclComm;
 typedef struct { int32_t type; void *addr; uint64_t size; } HcclMem;
@@ -94,6 +138,14 @@ HcclResult HcclBatchGet(HcclComm comm, uint32_t rank, HcclOneSideOpDesc *desc, u
 HcclResult HcclGetCommName(HcclComm comm, char *name);
 HcclResult HcclGetRankId(HcclComm comm, uint32_t *rank);
 HcclResult HcclGetRankSize(HcclComm comm, uint32_t *size);
+typedef struct { char desc[512]; } HcclMemDesc;
+typedef struct { HcclMemDesc *array; uint32_t arrayLength; } HcclMemDescs;
+HcclResult HcclRegisterMem(HcclComm comm, uint32_t remote, int type, void *addr, uint64_t size, HcclMemDesc *desc);
+HcclResult HcclDeregisterMem(HcclComm comm, HcclMemDesc *desc);
+HcclResult HcclExchangeMemDesc(HcclComm comm, uint32_t remote, HcclMemDescs *local, int timeout, HcclMemDescs *theirs,
+                               uint32_t *count);
+HcclResult HcclEnableMemAccess(HcclComm comm, HcclMemDesc *desc, HcclMem *mem);
+HcclResult HcclDisableMemAccess(HcclComm comm, HcclMemDesc *desc);
 const char *HcclGetErrorString(HcclResult result);
 
 #ifdef __cplusplus
