@@ -13,7 +13,7 @@
 //! busy, and the other, which finds the lower one's offer while its own is out, takes that and forgets its own.
 //!
 //! Waiting requests are bounded by the tasks that batches may have, and a request is refused only when the engine is
-//! shut down; channels and their threads are bounded by [`CHANNEL_LIMIT`] and [`WORKER_LIMIT`].
+//! shut down; channels and their threads are bounded by [`CHANNEL_LIMIT`] and [`WORKER_LIMIT`](super::workers::WORKER_LIMIT).
 //!
 //! Invariants: a slot has at most one opening; a request is in a slot or in a channel, never in both; requests are
 //! failed and channels are made with no lock held.
@@ -30,7 +30,9 @@ use super::device::Device;
 use super::opening::{Opening, Role};
 use super::registration::Holdings;
 use super::session::Session;
+use super::slot::{Key, Slot, Waiting};
 use super::worker;
+use super::workers::Workers;
 use crate::config::Config;
 use crate::control::{ChannelAnswer, ChannelKey, ChannelOffer, Connection, Message};
 use crate::deadline::Deadline;
@@ -46,125 +48,11 @@ pub const ANY_DEVICE: i32 = -1;
 /// longest ends when another is needed.
 pub const CHANNEL_LIMIT: usize = 256;
 
-/// Threads that make or run channels.
-pub const WORKER_LIMIT: usize = 1024;
-
-/// Of these, how many one peer may cause, so that a peer which only offers does not use up all of them.
-pub const WORKERS_PER_PEER: usize = 128;
-
 /// Openings in a row that may fail to cover a request.
 const TRIES: u32 = 2;
 
 /// How often jobs that wait are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-
-/// One pair of devices, as this side sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// This side's device.
-    pub local_device: i32,
-    /// The peer's incarnation.
-    pub peer: u128,
-    /// The peer's device, by the id it uses itself, or [`ANY_DEVICE`].
-    pub remote_device: i32,
-}
-
-struct Waiting {
-    request: Arc<Request>,
-    tries: u32,
-}
-
-#[derive(Default)]
-struct State {
-    ready: Option<Arc<Channel>>,
-    opening: Option<Arc<Opening>>,
-    pending: VecDeque<Waiting>,
-    /// Channels that end.
-    ending: Vec<Arc<Channel>>,
-    attempts: u32,
-    /// Why nothing may be added any more.
-    lost: Option<Error>,
-}
-
-/// A pair of devices with its channels.
-pub struct Slot {
-    key: Key,
-    device: Arc<Device>,
-    connection: Mutex<Arc<Connection>>,
-    state: Mutex<State>,
-    /// Told when the opening changes.
-    changed: Condvar,
-}
-
-impl Slot {
-    /// Which pair.
-    #[must_use]
-    pub fn key(&self) -> Key {
-        self.key
-    }
-
-    /// This side's device.
-    #[must_use]
-    pub fn device(&self) -> &Arc<Device> {
-        &self.device
-    }
-
-    /// The latest control connection to the peer.
-    #[must_use]
-    pub fn connection(&self) -> Arc<Connection> {
-        Arc::clone(&self.connection.lock())
-    }
-
-    /// Whether `opening` is still the slot's.
-    #[must_use]
-    pub fn is_current(&self, opening: &Arc<Opening>) -> bool {
-        self.state.lock().opening.as_ref().is_some_and(|current| Arc::ptr_eq(current, opening))
-    }
-
-    /// Waits until `opening` is not the slot's any more; false when it still is at the deadline.
-    #[must_use]
-    pub fn wait_replaced(&self, opening: &Arc<Opening>, deadline: Deadline) -> bool {
-        let mut state = self.state.lock();
-        loop {
-            if !state.opening.as_ref().is_some_and(|current| Arc::ptr_eq(current, opening)) {
-                return true;
-            }
-            if self.changed.wait_until(&mut state, deadline.at()).timed_out() {
-                return false;
-            }
-        }
-    }
-}
-
-/// Threads that make or run channels now.
-#[derive(Default)]
-struct Workers {
-    total: usize,
-    by_peer: HashMap<u128, usize>,
-}
-
-impl Workers {
-    /// Counts one more, if there is room.
-    fn add(&mut self, peer: u128) -> bool {
-        let own = self.by_peer.entry(peer).or_default();
-        if self.total >= WORKER_LIMIT || *own >= WORKERS_PER_PEER {
-            return false;
-        }
-        self.total = self.total.saturating_add(1);
-        *own = own.saturating_add(1);
-        true
-    }
-
-    fn remove(&mut self, peer: u128) {
-        self.total = self.total.saturating_sub(1);
-        if let Some(own) = self.by_peer.get_mut(&peer) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                self.by_peer.remove(&peer);
-            }
-        }
-    }
-}
 
 /// One channel, for reports.
 #[derive(Clone, Debug)]
@@ -301,20 +189,9 @@ impl Channels {
     }
 
     fn slot(&self, key: Key, device: &Arc<Device>, connection: &Arc<Connection>) -> Arc<Slot> {
-        let slot = Arc::clone(self.slots.lock().entry(key).or_insert_with(|| {
-            Arc::new(Slot {
-                key,
-                device: Arc::clone(device),
-                connection: Mutex::new(Arc::clone(connection)),
-                state: Mutex::default(),
-                changed: Condvar::new(),
-            })
-        }));
-        let mut current = slot.connection.lock();
-        if !Arc::ptr_eq(&current, connection) {
-            *current = Arc::clone(connection);
-        }
-        drop(current);
+        let slot =
+            Arc::clone(self.slots.lock().entry(key).or_insert_with(|| Slot::new(key, device, connection)));
+        slot.set_connection(connection);
         slot
     }
 
@@ -338,7 +215,7 @@ impl Channels {
                 state.pending.push_back(waiting);
             }
             if !state.pending.is_empty() && state.opening.is_none() {
-                opening = Some(Self::begin(&mut state, Role::Initiator, 0));
+                opening = Some(state.begin(Role::Initiator, 0));
             }
         }
         for (request, error) in refused {
@@ -348,14 +225,6 @@ impl Channels {
             self.open(slot, &opening);
         }
         self.wake_watch();
-    }
-
-    /// Makes the slot's next opening; the lock is held by the caller.
-    fn begin(state: &mut State, role: Role, port_try: u32) -> Arc<Opening> {
-        state.attempts = state.attempts.wrapping_add(1);
-        let opening = Arc::new(Opening::new(role, state.attempts, port_try));
-        state.opening = Some(Arc::clone(&opening));
-        opening
     }
 
     /// Runs `make` and then the channel it makes on a thread of its own.
@@ -382,7 +251,7 @@ impl Channels {
         + Send
         + 'static,
     ) -> Result<()> {
-        if !self.workers.lock().add(slot.key.peer) {
+        if !self.workers.lock().add(slot.key().peer) {
             return Err(Error::new(
                 Code::TooManyRequests,
                 Stage::Connect,
@@ -393,10 +262,10 @@ impl Channels {
         let (channels, on_slot, on_opening) = (Arc::clone(self), Arc::clone(slot), Arc::clone(opening));
         let spawned = std::thread::Builder::new().name(format!("mct-channel-{number}")).spawn(move || {
             channels.work(&on_slot, &on_opening, make);
-            channels.worker_ended(on_slot.key.peer);
+            channels.worker_ended(on_slot.key().peer);
         });
         spawned.map(drop).map_err(|error| {
-            self.worker_ended(slot.key.peer);
+            self.worker_ended(slot.key().peer);
             Error::new(Code::Internal, Stage::Connect, format!("no thread for a channel: {error}"))
         })
     }
@@ -447,9 +316,7 @@ impl Channels {
         let mut again = None;
         let old = {
             let mut state = slot.state.lock();
-            if !state.opening.as_ref().is_some_and(|current| Arc::ptr_eq(current, opening))
-                || opening.stopped().is_some()
-            {
+            if !state.is_opening(opening) || opening.stopped().is_some() {
                 return false;
             }
             state.opening = None;
@@ -470,7 +337,7 @@ impl Channels {
                 }
             }
             if !state.pending.is_empty() {
-                again = Some(Self::begin(&mut state, Role::Initiator, 0));
+                again = Some(state.begin(Role::Initiator, 0));
             }
             old
         };
@@ -484,11 +351,11 @@ impl Channels {
         if let Some(again) = again {
             self.open(slot, &again);
         }
-        if slot.device.memory().withdrawn(&channel.reach().local) {
+        if slot.device().memory().withdrawn(&channel.reach().local) {
             // Memory was taken back while the channel was made; it has to end for that.
-            retire(slot, channel);
+            slot.retire(channel);
         }
-        self.make_room(slot.key);
+        self.make_room(slot.key());
         true
     }
 
@@ -496,7 +363,7 @@ impl Channels {
     fn opening_failed(&self, slot: &Slot, opening: &Arc<Opening>, error: &Error) {
         let waiting = {
             let mut state = slot.state.lock();
-            if !state.opening.as_ref().is_some_and(|current| Arc::ptr_eq(current, opening)) {
+            if !state.is_opening(opening) {
                 return;
             }
             state.opening = None;
@@ -516,7 +383,7 @@ impl Channels {
         {
             let mut state = slot.state.lock();
             state.ending.retain(|other| !Arc::ptr_eq(other, channel));
-            if state.ready.as_ref().is_some_and(|ready| Arc::ptr_eq(ready, channel)) {
+            if state.is_ready(channel) {
                 state.ready = None;
             }
         }
@@ -556,7 +423,7 @@ impl Channels {
                     "offers for this channel cross; the other one goes first",
                 ));
             }
-            let opening = Self::begin(&mut state, Role::Acceptor, 0);
+            let opening = state.begin(Role::Acceptor, 0);
             slot.changed.notify_all();
             opening
         };
@@ -587,7 +454,7 @@ impl Channels {
             let (opening, channels) = {
                 let state = slot.state.lock();
                 let opening = state.opening.clone().filter(|opening| opening.is_named(name));
-                (opening, named(&state, name))
+                (opening, state.named(name))
             };
             for channel in channels {
                 channel.close(Close::Fail(error.clone()));
@@ -606,7 +473,7 @@ impl Channels {
     fn reopen(self: &Arc<Self>, slot: &Arc<Slot>, opening: &Arc<Opening>) -> bool {
         let next = {
             let mut state = slot.state.lock();
-            let current = state.opening.as_ref().is_some_and(|current| Arc::ptr_eq(current, opening));
+            let current = state.is_opening(opening);
             if !current || opening.port_try() >= super::opening::PORT_TRIES {
                 return false;
             }
@@ -615,7 +482,7 @@ impl Channels {
                 state.opening = None;
                 return true;
             }
-            Self::begin(&mut state, Role::Initiator, opening.port_try().saturating_add(1))
+            state.begin(Role::Initiator, opening.port_try().saturating_add(1))
         };
         self.open(slot, &next);
         true
@@ -626,7 +493,7 @@ impl Channels {
         for slot in self.slots_of(from.peer().incarnation.id) {
             let state = slot.state.lock();
             let opening = state.opening.clone().filter(|opening| opening.is_named(name));
-            let channels = named(&state, name);
+            let channels = state.named(name);
             drop(state);
             for channel in channels {
                 channel.peer_closed();
@@ -648,7 +515,7 @@ impl Channels {
             keys.iter().filter_map(|key| slots.remove(key)).collect()
         };
         for slot in lost {
-            abandon(&slot, why);
+            slot.abandon(why);
         }
     }
 
@@ -667,7 +534,7 @@ impl Channels {
                 .into_iter()
                 .partition(|waiting| waiting.request.touches_remote(ranges));
             state.pending = kept;
-            channels.extend(state.ready.iter().chain(&state.ending).cloned());
+            channels.extend(state.channels().cloned());
             drop(state);
             for waiting in taken {
                 waiting.request.fail(&gone);
@@ -687,13 +554,13 @@ impl Channels {
             .slots
             .lock()
             .values()
-            .filter(|slot| slot.key.local_device == device || slot.device.id() == device)
+            .filter(|slot| slot.key().local_device == device || slot.device().id() == device)
             .cloned()
             .collect();
         for slot in slots {
             let ready = slot.state.lock().ready.clone().filter(|channel| channel.binds(regions));
             if let Some(ready) = ready {
-                retire(&slot, &ready);
+                slot.retire(&ready);
             }
         }
     }
@@ -704,7 +571,7 @@ impl Channels {
             .slots
             .lock()
             .values()
-            .filter(|slot| slot.key.local_device == fresh.local_device && slot.key != fresh)
+            .filter(|slot| slot.key().local_device == fresh.local_device && slot.key() != fresh)
             .cloned()
             .collect();
         let mut idle = Vec::new();
@@ -719,7 +586,7 @@ impl Channels {
         if ready > CHANNEL_LIMIT
             && let Some((_, slot, channel)) = idle.into_iter().max_by_key(|(idle, _, _)| *idle)
         {
-            retire(&slot, &channel);
+            slot.retire(&channel);
         }
     }
 
@@ -733,9 +600,9 @@ impl Channels {
                 let channel = slot.state.lock().ready.clone()?;
                 Some(ChannelReport {
                     name: channel.name().to_owned(),
-                    local_device: slot.key.local_device,
-                    peer: slot.key.peer,
-                    remote_device: slot.key.remote_device,
+                    local_device: slot.key().local_device,
+                    peer: slot.key().peer,
+                    remote_device: slot.key().remote_device,
                     link: channel.link().name(),
                     load: channel.load(),
                 })
@@ -754,16 +621,16 @@ impl Channels {
         let slots: Vec<Arc<Slot>> = self.slots.lock().drain().map(|(_, slot)| slot).collect();
         let why = Error::new(Code::Cancelled, Stage::Drain, "the engine was shut down");
         for slot in slots {
-            abandon(&slot, &why);
+            slot.abandon(&why);
         }
         self.wake_watch();
         let mut workers = self.workers.lock();
-        while workers.total > 0 {
+        while workers.total() > 0 {
             if self.workers_changed.wait_until(&mut workers, deadline.at()).timed_out() {
                 return Err(Error::new(
                     Code::StillRunning,
                     Stage::Drain,
-                    format!("{} channels are still busy in the vendor's library", workers.total),
+                    format!("{} channels are still busy in the vendor's library", workers.total()),
                 ));
             }
         }
@@ -771,7 +638,7 @@ impl Channels {
     }
 
     fn slots_of(&self, peer: u128) -> Vec<Arc<Slot>> {
-        self.slots.lock().values().filter(|slot| slot.key.peer == peer).cloned().collect()
+        self.slots.lock().values().filter(|slot| slot.key().peer == peer).cloned().collect()
     }
 
     fn wake_watch(&self) {
@@ -814,7 +681,7 @@ impl Channels {
                     .partition(|waiting| waiting.request.must_stop(Stage::Connect, "").is_some());
                 state.pending = kept;
                 waits |= !state.pending.is_empty();
-                let channels: Vec<_> = state.ready.iter().chain(&state.ending).cloned().collect();
+                let channels: Vec<_> = state.channels().cloned().collect();
                 (overdue, channels)
             };
             for waiting in overdue {
@@ -835,42 +702,6 @@ impl Channels {
 fn fail_overdue(request: &Arc<Request>, stage: Stage, what: &str) {
     if let Some(error) = request.must_stop(stage, what) {
         request.fail(&error);
-    }
-}
-
-fn named(state: &State, name: &str) -> Vec<Arc<Channel>> {
-    state.ready.iter().chain(&state.ending).filter(|channel| channel.name() == name).cloned().collect()
-}
-
-/// Takes a ready channel out of its slot, so that new requests go to the next one, and ends it.
-fn retire(slot: &Slot, channel: &Arc<Channel>) {
-    let mut state = slot.state.lock();
-    if state.ready.as_ref().is_some_and(|ready| Arc::ptr_eq(ready, channel)) {
-        state.ready = None;
-        state.ending.push(Arc::clone(channel));
-    }
-    drop(state);
-    channel.close(Close::Retire);
-}
-
-/// Fails everything of a slot that is out of the map already.
-fn abandon(slot: &Slot, why: &Error) {
-    let (waiting, channels) = {
-        let mut state = slot.state.lock();
-        state.lost = Some(why.clone());
-        if let Some(opening) = state.opening.take() {
-            opening.stop(why.clone());
-        }
-        slot.changed.notify_all();
-        let waiting = std::mem::take(&mut state.pending);
-        let channels: Vec<_> = state.ready.iter().chain(&state.ending).cloned().collect();
-        (waiting, channels)
-    };
-    for waiting in waiting {
-        waiting.request.fail(why);
-    }
-    for channel in channels {
-        channel.close(Close::Fail(why.clone()));
     }
 }
 

@@ -37,7 +37,9 @@ mod direct;
 mod opening;
 mod registration;
 pub(in crate::transport) mod session;
+mod slot;
 mod worker;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

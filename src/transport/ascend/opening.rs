@@ -14,13 +14,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::channel::Channel;
-use super::channels::{Channels, Slot, pair};
+use super::channels::{Channels, pair};
 use super::device::Device;
 use super::direct::Reach;
 use super::rank::{Link, check_rank, choose_link, rank_table};
 use super::registration::{Binding, HCCS_ALIGNMENT_BYTES, REGION_COUNT_LIMIT, VendorRegion};
 use super::result::PREPARE_NETWORK;
 use super::session::{Agreement, Session, Tuning};
+use super::slot::Slot;
 use crate::config::Config;
 use crate::control::{
     ChannelAnswer, ChannelKey, ChannelOffer, Connection, Message, RankDevice, Region, RegionKind,
