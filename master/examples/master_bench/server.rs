@@ -184,7 +184,7 @@ impl Server {
         self.put("memory", objects);
         let full_mib = self.resident_mib();
         let removed = self.client().call(&RemoveAll { force: true, ..RemoveAll::default() });
-        assert_eq!(removed, objects as i64);
+        assert_eq!(usize::try_from(removed), Ok(objects));
         // An allocator may take a moment to give pages back.
         let mut removed_mib = self.resident_mib();
         for _ in 0..30 {

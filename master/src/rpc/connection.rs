@@ -1,5 +1,6 @@
 //! One connection: cut frames from what was read, answer them, write the answers.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,11 +15,22 @@ use super::dispatch::Call;
 use super::{FRAME_TIMEOUT, Server};
 
 /// What is read at a time.
-const READ_BYTES: usize = 16 << 10;
-/// A buffer longer than this is given back when it is empty.
-const KEPT_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// Answers are written when they come to this, before more calls of a pipeline are answered.
 const ANSWER_BYTES: usize = 256 << 10;
+/// A thread's buffer for answers is not kept longer than this.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// The buffers of a thread. A connection that is between two calls holds none.
+struct Buffers {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> =
+        RefCell::new(Buffers { input: vec![0; READ_BYTES].into(), output: Vec::new() });
+}
 
 /// Why a connection ends.
 enum End {
@@ -51,47 +63,98 @@ pub(super) async fn serve(server: &Server, mut stream: TcpStream, address: Socke
     }
 }
 
+/// What is left after one turn.
+#[derive(Default)]
+struct Rest {
+    /// The start of a frame that is not whole.
+    input: Vec<u8>,
+    /// Answers that the peer has not taken.
+    output: Vec<u8>,
+    /// Whether `input` begins with whole frames.
+    more: bool,
+}
+
 async fn exchange(server: &Server, stream: &mut TcpStream, peer: &mut Peer) -> Result<(), End> {
-    let mut input: Vec<u8> = Vec::new();
-    let mut output: Vec<u8> = Vec::new();
+    let mut rest = Rest::default();
     loop {
-        let used = answer(server, peer, &input, &mut output)?;
-        input.drain(..used);
-        if !output.is_empty() {
-            flush(server);
-            write(stream, &output).await?;
-            output.clear();
-            output.shrink_to(KEPT_BYTES);
-            if used > 0 && !input.is_empty() {
-                continue;
+        if !rest.output.is_empty() {
+            write(stream, &rest.output).await?;
+            rest.output = Vec::new();
+        }
+        if !rest.more {
+            if rest.input.is_empty() {
+                wait(stream, server.settings.idle_timeout).await?;
+            } else {
+                let late = |_| End::Refused("a frame did not end in time".into());
+                wait(stream, Some(FRAME_TIMEOUT)).await.map_err(late)?;
             }
         }
-        // Nothing is held for a connection that says nothing.
-        if input.is_empty() {
-            input.shrink_to(KEPT_BYTES);
-            wait(stream, server.settings.idle_timeout).await?;
-        } else {
-            wait(stream, Some(FRAME_TIMEOUT))
-                .await
-                .map_err(|_| End::Refused("a frame did not end in time".into()))?;
-        }
-        input.reserve(READ_BYTES);
-        match stream.try_read_buf(&mut input) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+        if !BUFFERS.with_borrow_mut(|buffers| turn(server, stream, peer, &mut rest, buffers))? {
+            return Ok(());
         }
     }
 }
 
-/// Answers the whole frames at the start of `input`; the answer is how many bytes they took.
-fn answer(server: &Server, peer: &mut Peer, input: &[u8], output: &mut Vec<u8>) -> Result<usize, End> {
+/// Reads once, answers every whole frame, and writes what the peer takes. False at the end of the connection.
+fn turn(
+    server: &Server,
+    stream: &TcpStream,
+    peer: &mut Peer,
+    rest: &mut Rest,
+    buffers: &mut Buffers,
+) -> Result<bool, End> {
+    let Buffers { input, output } = buffers;
+    output.clear();
+    let mut read: &[u8] = &[];
+    if !rest.more {
+        match stream.try_read(input) {
+            Ok(0) => return Ok(false),
+            Ok(count) => read = input.get(..count).unwrap_or_default(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // Most calls are whole in one read and are answered from the thread's buffer.
+    let (used, more) = if rest.input.is_empty() {
+        let (used, more) = answer(server, peer, read, output)?;
+        rest.input.extend_from_slice(read.get(used..).unwrap_or_default());
+        (0, more)
+    } else {
+        rest.input.extend_from_slice(read);
+        answer(server, peer, &rest.input, output)?
+    };
+    rest.input.drain(..used);
+    if rest.input.is_empty() {
+        rest.input = Vec::new();
+    }
+    rest.more = more;
+    if !output.is_empty() {
+        flush(server);
+        let written = match stream.try_write(output) {
+            Ok(written) => written,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error.into()),
+        };
+        rest.output.extend_from_slice(output.get(written..).unwrap_or_default());
+        output.clear();
+        output.shrink_to(KEPT_BYTES);
+    }
+    Ok(true)
+}
+
+/// Answers the whole frames at the start of `input`; the answer is how many bytes they took, and whether it stopped
+/// before the last of them.
+fn answer(
+    server: &Server,
+    peer: &mut Peer,
+    input: &[u8],
+    output: &mut Vec<u8>,
+) -> Result<(usize, bool), End> {
     let mut used = 0;
-    while output.len() < ANSWER_BYTES {
+    loop {
         let rest = input.get(used..).unwrap_or_default();
         let Some(header) = rest.first_chunk::<{ RequestHeader::BYTES }>() else {
-            break;
+            return Ok((used, false));
         };
         let refused = |error: DecodeError| End::Refused(error.to_string());
         let header = RequestHeader::decode(header, MAX_REQUEST_BODY_BYTES).map_err(refused)?;
@@ -100,14 +163,16 @@ fn answer(server: &Server, peer: &mut Peer, input: &[u8], output: &mut Vec<u8>) 
         let body_end = RequestHeader::BYTES.saturating_add(body_bytes);
         let end = body_end.saturating_add(attachment_bytes);
         let (Some(body), true) = (rest.get(RequestHeader::BYTES..body_end), rest.len() >= end) else {
-            break;
+            return Ok((used, false));
         };
+        if output.len() >= ANSWER_BYTES {
+            return Ok((used, true));
+        }
         let now = server.clock.now();
         let call = Call { state: &server.state, fixed: server.settings.profile, now, header, body };
         call.answer(peer, output);
         used += end;
     }
-    Ok(used)
 }
 
 /// The journal before the answer. Waiting for the disk must not hold the other tasks of this thread.
@@ -119,16 +184,7 @@ fn flush(server: &Server) {
 }
 
 async fn write(stream: &mut TcpStream, output: &[u8]) -> Result<(), End> {
-    let written = match stream.try_write(output) {
-        Ok(written) => written,
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-        Err(error) => return Err(error.into()),
-    };
-    let rest = output.get(written..).unwrap_or_default();
-    if rest.is_empty() {
-        return Ok(());
-    }
-    match timeout(FRAME_TIMEOUT, stream.write_all(rest)).await {
+    match timeout(FRAME_TIMEOUT, stream.write_all(output)).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(End::Refused("an answer was not taken in time".into())),
     }

@@ -86,9 +86,9 @@ pub struct Pool {
 pub struct Silence {
     /// Segments that are gone now.
     pub lost: Vec<Arc<Segment>>,
-    /// Clients that are expired now.
+    /// Clients that are expired now and lent something.
     pub expired: Vec<Uuid>,
-    /// Clients that are suspect now.
+    /// Clients that are suspect now and lend something.
     pub suspected: Vec<Uuid>,
 }
 
@@ -262,18 +262,20 @@ impl Pool {
         let mut silence = Silence::default();
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
-        for (id, client) in &mut inner.clients {
+        let lends = |client: &Uuid| inner.segments.values().any(|segment| segment.client == *client);
+        inner.clients.retain(|id, client| {
             let silent_ms = now.since_ms(client.last_seen);
-            if silent_ms > ttl_ms {
-                silence.expired.push(*id);
-            } else if silent_ms > suspect_ms && !client.suspect {
+            if silent_ms > suspect_ms && !client.suspect {
                 client.suspect = true;
-                silence.suspected.push(*id);
+                // One that lends nothing has nothing to lose: it left.
+                silence.suspected.extend(Some(*id).filter(lends));
             }
-        }
-        for id in &silence.expired {
-            inner.clients.remove(id);
-        }
+            let expired = silent_ms > ttl_ms;
+            if expired {
+                silence.expired.extend(Some(*id).filter(lends));
+            }
+            !expired
+        });
         let due: Vec<Uuid> = inner.leaving.extract_if(.., |(at, _)| *at <= now).map(|(_, id)| id).collect();
         for segment in inner.segments.values() {
             let over = match segment.status() {
