@@ -46,7 +46,7 @@ pub struct Arguments {
     /// The target's name, as it printed it
     #[arg(long, default_value = "")]
     pub segment_id: String,
-    /// Transport: ascend or ascend_direct
+    /// Transport: ascend (or ascend_direct, as upstream's program has it), or tcp between host memories
     #[arg(long, default_value = "ascend")]
     pub protocol: String,
     /// read or write [default: read; write in the iteration form]

@@ -122,6 +122,24 @@ fn threads_against_another_program_are_verified_by_reading_back() {
 }
 
 #[test]
+fn host_memory_goes_by_tcp_without_any_cann() {
+    // A directory without libraries, so that a CANN of the machine is not found either.
+    let empty = artifacts::profile_directory().join("no-cann");
+    std::fs::create_dir_all(&empty).unwrap();
+    let npu = SoftwareNpu::new().variable("MOONCAKE_TRANSFER_CANN_PATH", &empty.to_string_lossy());
+    let flags = ["--protocol=tcp", "--block_size=65536", "--batch_size=8", "--threads=2", "--duration=0"];
+    for operation in ["read", "write"] {
+        let common = [&flags[..], &["--buffer_size=1048576", "--operation", operation]].concat();
+        let (_target, name) = target(&npu, &common);
+        let mut initiator = initiator(&npu, &common, &name);
+        let status = initiator.wait(RUN);
+        let output = initiator.output();
+        assert!(status.success(), "{output}");
+        assert_eq!(closing(&output), (2 * 8 * 65536, 0), "{output}");
+    }
+}
+
+#[test]
 fn a_target_ends_in_order_at_a_signal() {
     let npu = SoftwareNpu::new().devices(1);
     let (mut target, _name) = target(&npu, &["--buffer_size=1048576", "--threads=1", "--batch_size=1"]);
