@@ -60,6 +60,7 @@ aclError aclrtMallocHost(void **ptr, size_t size);
 aclError aclrtFreeHost(void *ptr);
 aclError aclrtHostRegister(void *ptr, uint64_t size, int type, void **device);
 aclError aclrtHostUnregister(void *ptr);
+aclError aclrtMemsetAsync(void *ptr, size_t max, int32_t value, size_t count, aclrtStream stream);
 aclError aclrtMemset(void *ptr, size_t max, int32_t value, size_t count);
 aclError aclrtMemcpy(void *dst, size_t max, const void *src, size_t count, int kind);
 aclError aclrtMemcpyAsync(void *dst, size_t max, const void *src, size_t count, int kind, aclrtStream stream);
