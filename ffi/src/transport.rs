@@ -13,6 +13,7 @@ use crate::handle::encode_transport;
 fn number(kind: TransportKind) -> u8 {
     match kind {
         TransportKind::Ascend => 1,
+        TransportKind::Tcp => 2,
     }
 }
 

@@ -5,6 +5,7 @@
 //! that it delays nobody else. Refreshing happens at most once a group: a range that a fresh descriptor does not
 //! publish is an error of its tasks.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::remote::{Link, Remote, foreign};
@@ -15,10 +16,11 @@ use crate::endpoint::Endpoint;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
 use crate::peer::Peer;
-use crate::plan::{Block, Direction, Groups, NoBorder, coalesce};
+use crate::plan::{Block, Direction, Groups, NoBorder, Regions, coalesce};
 use crate::registry::{Pin, Registry};
 use crate::segment::{LOCAL_SEGMENT, Ours, Segment, SegmentDescriptor};
 use crate::transport::Job;
+use crate::transport::tcp::Target;
 
 /// Blocks of one submission with the same target, direction and local device.
 pub(super) struct Group {
@@ -55,25 +57,33 @@ impl Shared {
             return;
         }
         let peer = self.peer(&group.segment);
+        let mut changed = false;
         let group = match peer.ready() {
-            Some(link) => match self.resolve(group, &link) {
+            Some(link) if link.is_usable() => match self.resolve(group, &link) {
                 Some(rest) => rest,
                 None => return,
             },
+            Some(link) => {
+                // Its data listener is gone: it was stopped, and perhaps started again as another process.
+                let error = Error::new(Code::Endpoint, Stage::Connect, "all data connections were lost");
+                peer.lost(&error.peer(&group.segment.name), |current| current.is(&link));
+                changed = true;
+                group
+            }
             None => group,
         };
         // The item is dropped unrun when the queue is full or closed: then the submission fails what is left.
         let submission = Arc::clone(&group.submission);
         let shared = Arc::clone(self);
         let on_peer = Arc::clone(&peer);
-        let queued = peer.worker().push(Box::new(move || shared.dispatch_slowly(&on_peer, group)));
+        let queued = peer.worker().push(Box::new(move || shared.dispatch_slowly(&on_peer, group, changed)));
         if let Err(error) = queued {
             submission.fail_rest(&error.peer(peer.name()));
         }
     }
 
     /// The peer's thread: connect, resolve, refresh once, resolve again.
-    fn dispatch_slowly(self: &Arc<Self>, peer: &Arc<Peer<Link>>, group: Group) {
+    fn dispatch_slowly(self: &Arc<Self>, peer: &Arc<Peer<Link>>, group: Group, changed: bool) {
         let deadline = group.submission.deadline();
         if let Some(stop) = group.submission.must_stop() {
             group.fail(&Error::new(
@@ -82,6 +92,11 @@ impl Shared {
                 "the request was over before its turn at the peer came",
             ));
             return;
+        }
+        if changed && peer.ready().is_none() {
+            if let Err(error) = self.fetch(&group.segment, deadline) {
+                return group.fail(&error);
+            }
         }
         let link = match self.link(peer, &group.segment, deadline) {
             Ok(link) => link,
@@ -116,20 +131,40 @@ impl Shared {
     fn connect(&self, segment: &Segment, deadline: Deadline) -> Result<Link> {
         let deadline = deadline.sooner(Deadline::after(self.config.ascend_connect_timeout));
         let cached = segment.descriptor();
-        match self.connect_by(&cached, deadline) {
+        match self.connect_by(segment, &cached, deadline) {
             Err(error) if matches!(error.code(), Code::StaleIncarnation | Code::Socket | Code::Timeout) => {
                 let fresh = self.fetch(segment, deadline).map_err(|_| error.clone())?;
-                if fresh.ours == cached.ours {
+                let same = if cached.ours.is_some() {
+                    fresh.ours == cached.ours
+                } else {
+                    fresh.same_content(&cached)
+                };
+                if same {
                     return Err(error);
                 }
-                self.connect_by(&fresh, deadline)
+                self.connect_by(segment, &fresh, deadline)
             }
             outcome => outcome,
         }
     }
 
-    fn connect_by(&self, descriptor: &SegmentDescriptor, deadline: Deadline) -> Result<Link> {
-        let Some(ours) = &descriptor.ours else { return Err(foreign(descriptor)) };
+    fn connect_by(
+        &self,
+        segment: &Segment,
+        descriptor: &SegmentDescriptor,
+        deadline: Deadline,
+    ) -> Result<Link> {
+        let tcp = self
+            .tcp
+            .get()
+            .ok_or_else(|| Error::new(Code::Internal, Stage::Connect, "the data listener does not run"))?;
+        let Some(ours) = &descriptor.ours else {
+            if descriptor.protocol != "tcp" {
+                return Err(foreign(descriptor));
+            }
+            let peer = tcp.connect(&data_target(segment, descriptor), deadline)?;
+            return Ok(Link::Remote(Remote::new(None, Some(peer), descriptor)));
+        };
         let Ours { incarnation, control_port, .. } = ours;
         if let Some(engine) = process::find(incarnation) {
             return Ok(Link::SameProcess(Arc::downgrade(&engine)));
@@ -140,7 +175,9 @@ impl Shared {
             .get()
             .ok_or_else(|| Error::new(Code::Internal, Stage::Connect, "the control listener does not run"))?;
         let connection = control.connect(&host, *control_port, incarnation, deadline)?;
-        Ok(Link::Remote(Remote::new(incarnation.clone(), connection, descriptor)))
+        let target = data_target(segment, descriptor);
+        let peer = (target.port != 0).then(|| tcp.peer(&target, deadline)).transpose()?;
+        Ok(Link::Remote(Remote::new(Some((incarnation.clone(), connection)), peer, descriptor)))
     }
 
     /// Fetches the peer's descriptor anew and brings the link up to date with it.
@@ -155,7 +192,7 @@ impl Shared {
         let Some(link) = peer.ready() else { return };
         let incarnation = descriptor.ours.as_ref().map(|ours| &ours.incarnation);
         match &link {
-            Link::Remote(remote) if incarnation == Some(&remote.incarnation) => remote.refresh(descriptor),
+            Link::Remote(remote) if incarnation == remote.incarnation.as_ref() => remote.refresh(descriptor),
             Link::SameProcess(engine)
                 if engine.upgrade().is_some_and(|engine| incarnation == Some(&engine.incarnation)) => {}
             _ => {
@@ -199,11 +236,17 @@ impl Shared {
         let expected = blocks.len();
         let mut groups: Groups<Option<i32>> = Groups::new();
         let mut unpublished = Vec::new();
+        let mut borders: Vec<ByteRange> = Vec::new();
         let mut resolver = registry.resolver();
         for block in blocks {
             let range = ByteRange::checked(block.remote, block.length_bytes);
             match range.and_then(|range| resolver.resolve(range)) {
-                Some(region) => groups.add(region.kind().device(), block, expected),
+                Some(region) => {
+                    if borders.last() != Some(&region.range()) {
+                        borders.push(region.range());
+                    }
+                    groups.add(region.kind().device(), block, expected);
+                }
                 None => unpublished.push(block),
             }
         }
@@ -211,9 +254,12 @@ impl Shared {
         all_pins.extend(pins.iter().cloned());
         let peer: Arc<str> = Arc::from(segment.name.as_str());
         let mut jobs = Vec::with_capacity(groups.len());
+        borders.sort_unstable();
+        borders.dedup();
         for (remote_device, blocks) in groups {
             let mut extents = Vec::with_capacity(blocks.len());
-            if let Err(error) = coalesce(&blocks, &mut NoBorder, &mut NoBorder, &mut extents) {
+            // A peer takes a request only when it lies in one of its buffers.
+            if let Err(error) = coalesce(&blocks, &mut NoBorder, &mut Regions::new(&borders), &mut extents) {
                 for block in &blocks {
                     submission.task_failed(block.task, &error);
                 }
@@ -248,17 +294,26 @@ impl Shared {
     /// Picks the transport for a job to another process.
     fn send(&self, job: Job, remote: &Arc<Remote>) {
         if job.local_device.is_none() && job.remote_device.is_none() {
+            let peer = self.tcp.get().map(|tcp| remote.tcp(tcp).map(|peer| (tcp, peer)));
+            return match peer {
+                Some(Ok((tcp, peer))) => tcp.submit(job, &peer),
+                Some(Err(error)) => job.submission.extents_failed(&job.extents, &error.peer(&*job.peer)),
+                None => {}
+            };
+        }
+        let Some(connection) = &remote.connection else {
             let error = Error::new(
                 Code::NotSupportedTransport,
                 Stage::Submit,
-                "both sides are host memory, and no host transport is offered yet",
+                "one side is NPU memory, and the peer is no engine of this library",
             )
-            .peer(&*job.peer);
+            .peer(&*job.peer)
+            .advice("copy the memory to the host first, or change both ends together");
             return job.submission.extents_failed(&job.extents, &error);
-        }
+        };
         match self.npu() {
             // A refused job is finished as failed by the transport.
-            Ok(ascend) => drop(ascend.submit(job, &remote.connection)),
+            Ok(ascend) => drop(ascend.submit(job, connection)),
             Err(error) => {
                 let error = error.peer(&*job.peer);
                 job.submission.extents_failed(&job.extents, &error);
@@ -278,5 +333,28 @@ impl Shared {
             .advice("register the buffer at the peer, and check the address and length");
             group.submission.task_failed(block.task, &error);
         }
+    }
+}
+
+/// Where a peer's data listener is: on the host that it names, else on the host that it was opened by. A peer
+/// that names the loopback, opened by another host, is not on ours.
+fn data_target(segment: &Segment, descriptor: &SegmentDescriptor) -> Target {
+    let host_of = |name: &str| name.parse::<Endpoint>().ok().map(|endpoint| endpoint.host);
+    let opened = host_of(&segment.name);
+    let named = descriptor.tcp_data_host.clone().filter(|host| !host.is_empty());
+    let loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let distant = opened.as_deref().is_some_and(|host| !loopback(host));
+    let named = named.filter(|host| !(distant && loopback(host)));
+    let mut hosts: Vec<String> = Vec::new();
+    for host in [named, opened, host_of(&descriptor.name)].into_iter().flatten() {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    Target {
+        name: segment.name.clone(),
+        hosts,
+        port: descriptor.tcp_data_port,
+        version: descriptor.tcp_proto_version,
     }
 }

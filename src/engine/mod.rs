@@ -42,6 +42,7 @@ use crate::registry::Registry;
 use crate::segment::{SegmentId, SegmentTable};
 use crate::topology::{Links, Topology};
 use crate::transport::local::Local;
+use crate::transport::tcp::{self, Tcp};
 
 pub use crate::batch::TaskStatus;
 pub use crate::notify::Note;
@@ -95,6 +96,8 @@ pub struct Request {
 pub enum TransportKind {
     /// NPU memory, by the vendor's one-sided calls.
     Ascend,
+    /// Host memory, by TCP. It is always there.
+    Tcp,
 }
 
 /// What a poll of one task gives.
@@ -125,6 +128,7 @@ pub(crate) struct Shared {
     peers: RwLock<HashMap<SegmentId, Arc<Peer<Link>>>>,
     listener: Mutex<Option<Listener>>,
     control: OnceLock<Control>,
+    tcp: OnceLock<Tcp>,
     npu: Npu,
     local: Local,
     topology: Mutex<Topology>,
@@ -167,6 +171,7 @@ impl Engine {
             peers: RwLock::default(),
             listener: Mutex::new(None),
             control: OnceLock::new(),
+            tcp: OnceLock::new(),
             npu: Npu::default(),
             local: Local::start(&config),
             topology: Mutex::new(topology),
@@ -189,14 +194,17 @@ impl Engine {
         )?;
         // Nobody but this function sets it, so it cannot be set already.
         let _ = shared.control.set(control);
+        let tcp = Tcp::start(tcp::Settings::of(&shared.config), Arc::clone(&handler) as Arc<dyn tcp::Served>)?;
+        let _ = shared.tcp.set(tcp);
         *shared.listener.lock() = Some(binding.serve(handler)?);
         process::enter(&shared);
         let engine = Arc::new(Self { shared, rpc_port });
         engine.shared.publish(Deadline::after(engine.shared.config.handshake_connect_timeout))?;
         log::info!(
-            "engine {} listens: handshake port {rpc_port}, control port {}",
+            "engine {} listens: handshake port {rpc_port}, control port {}, data port {}",
             engine.shared.name,
-            engine.shared.control_port()
+            engine.shared.control_port(),
+            engine.shared.tcp.get().map_or(0, Tcp::port)
         );
         Ok(engine)
     }
@@ -232,12 +240,13 @@ impl Engine {
         }
         match protocol {
             "ascend" => self.shared.npu().map(|_| TransportKind::Ascend),
+            "tcp" => Ok(TransportKind::Tcp),
             other => Err(Error::new(
                 Code::NotSupportedTransport,
                 Stage::Configure,
                 format!("transport \"{}\" is not offered", other.escape_default()),
             )
-            .advice("\"ascend\" is")),
+            .advice("\"ascend\" and \"tcp\" are")),
         }
     }
 
@@ -375,6 +384,9 @@ impl Shared {
         }
         if let Err(error) = self.metadata.withdraw(&self.name, deadline) {
             log::warn!("{error}");
+        }
+        if let Some(tcp) = self.tcp.get() {
+            tcp.shutdown();
         }
         if let Err(error) = self.local.shutdown(deadline) {
             log::warn!("closing engine {}: {error}", self.name);

@@ -12,8 +12,10 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake::Responder;
-use crate::memory::ByteRange;
+use crate::memory::{ByteRange, MemoryKind};
 use crate::notify::Note;
+use crate::registry::Pin;
+use crate::transport::tcp::Served;
 
 /// Peers that are asked at the same time to stop using a range.
 const WITHDRAWALS_AT_ONCE: usize = 16;
@@ -50,6 +52,13 @@ impl Responder for Passive {
         let metrics = &engine.observed.metrics;
         metrics.notes_received.increment();
         engine.notes.push(note).inspect_err(|_| metrics.notes_dropped.increment())
+    }
+}
+
+impl Served for Passive {
+    fn pin(&self, range: ByteRange) -> Option<Pin> {
+        let region = self.0.upgrade()?.registry.find_containing(range)?;
+        if region.kind() == MemoryKind::Host { region.pin() } else { None }
     }
 }
 
@@ -149,7 +158,10 @@ impl Shared {
     /// The control connection to a process is gone.
     fn peer_lost(&self, incarnation: &Incarnation, why: &Error) {
         for peer in self.peers_of(incarnation) {
-            peer.lost(why, |link| matches!(link, Link::Remote(remote) if remote.incarnation == *incarnation));
+            if let Some(Link::Remote(remote)) = peer.ready().filter(|link| link.is_process(incarnation)) {
+                remote.close(why);
+            }
+            peer.lost(why, |link| link.is_process(incarnation));
         }
         if let Some(ascend) = self.npu.opened() {
             ascend.peer_lost(incarnation, why);
@@ -160,9 +172,7 @@ impl Shared {
         let peers = self.peers.read();
         peers
             .values()
-            .filter(|peer| {
-                matches!(peer.ready(), Some(Link::Remote(remote)) if remote.incarnation == *incarnation)
-            })
+            .filter(|peer| peer.ready().is_some_and(|link| link.is_process(incarnation)))
             .cloned()
             .collect()
     }

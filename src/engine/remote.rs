@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
+
 use super::Shared;
 use crate::control::Connection;
 use crate::deadline::Deadline;
@@ -13,7 +15,8 @@ use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, Location, MemoryKind};
 use crate::registry::Registry;
-use crate::segment::{BufferDescriptor, SegmentDescriptor};
+use crate::segment::{BufferDescriptor, DeviceMemory, SegmentDescriptor};
+use crate::transport::tcp::{Tcp, TcpPeer};
 
 /// How often a withdrawal looks whether our transfers are over.
 const WITHDRAW_POLL: std::time::Duration = std::time::Duration::from_millis(1);
@@ -23,7 +26,7 @@ const WITHDRAW_POLL: std::time::Duration = std::time::Duration::from_millis(1);
 pub(super) enum Link {
     /// The peer is an engine of this process; its own registry says what may be reached.
     SameProcess(Weak<Shared>),
-    /// The peer is another process.
+    /// The peer is another process, of ours or of upstream.
     Remote(Arc<Remote>),
 }
 
@@ -36,14 +39,32 @@ impl Link {
             _ => false,
         }
     }
+
+    /// Whether the peer can still be expected to be what it was. For a peer of ours the control connection tells
+    /// of its end; for upstream's it is the loss of every data connection.
+    pub(super) fn is_usable(&self) -> bool {
+        match self {
+            Self::SameProcess(_) => true,
+            Self::Remote(remote) => {
+                remote.connection.is_some() || remote.tcp.lock().as_ref().is_some_and(|tcp| tcp.is_usable())
+            }
+        }
+    }
+
+    /// Whether this is the process with that incarnation.
+    pub(super) fn is_process(&self, incarnation: &Incarnation) -> bool {
+        matches!(self, Self::Remote(remote) if remote.incarnation.as_ref() == Some(incarnation))
+    }
 }
 
 /// A peer in another process.
 pub(super) struct Remote {
-    /// Which process it is.
-    pub(super) incarnation: Incarnation,
-    /// The control connection.
-    pub(super) connection: Arc<Connection>,
+    /// Which process it is; `None` for upstream's.
+    pub(super) incarnation: Option<Incarnation>,
+    /// The control connection; `None` to upstream's.
+    pub(super) connection: Option<Arc<Connection>>,
+    /// Its data listener.
+    tcp: Mutex<Option<Arc<TcpPeer>>>,
     /// Its published memory.
     pub(super) memory: Registry,
 }
@@ -51,24 +72,49 @@ pub(super) struct Remote {
 impl Remote {
     /// A peer with the memory that `descriptor` publishes.
     pub(super) fn new(
-        incarnation: Incarnation,
-        connection: Arc<Connection>,
+        process: Option<(Incarnation, Arc<Connection>)>,
+        tcp: Option<Arc<TcpPeer>>,
         descriptor: &SegmentDescriptor,
     ) -> Arc<Self> {
-        let remote = Self { incarnation, connection, memory: Registry::new() };
+        let (incarnation, connection) = process.unzip();
+        let remote = Self { incarnation, connection, tcp: Mutex::new(tcp), memory: Registry::new() };
         remote.refresh(descriptor);
         Arc::new(remote)
     }
 
+    /// The peer's data listener; made anew when all connections to it are gone.
+    ///
+    /// # Errors
+    /// [`Code::Endpoint`] when the peer has none.
+    pub(super) fn tcp(&self, transport: &Tcp) -> Result<Arc<TcpPeer>> {
+        let mut slot = self.tcp.lock();
+        let Some(peer) = slot.as_mut() else {
+            return Err(Error::new(Code::Endpoint, Stage::Submit, "the peer publishes no TCP data port"));
+        };
+        if !peer.is_usable() {
+            *peer = transport.again(peer);
+        }
+        Ok(Arc::clone(peer))
+    }
+
+    /// The process is gone: what is under way to its data listener fails.
+    pub(super) fn close(&self, why: &Error) {
+        let peer = self.tcp.lock().clone();
+        if let Some(peer) = peer {
+            peer.close(why);
+        }
+    }
+
     /// Takes over what a newer descriptor publishes. Ranges in use stay until their transfers are over.
     pub(super) fn refresh(&self, descriptor: &SegmentDescriptor) {
-        let wanted: Vec<(ByteRange, MemoryKind)> = descriptor
-            .buffers
-            .iter()
-            .filter_map(|buffer| {
-                Some((ByteRange::checked(buffer.address, buffer.length_bytes)?, kind_of(buffer)?))
-            })
-            .collect();
+        let buffers = descriptor.buffers.iter().filter_map(|buffer| {
+            Some((ByteRange::checked(buffer.address, buffer.length_bytes)?, kind_of(buffer)?))
+        });
+        let devices = descriptor.ours.iter().flat_map(|ours| &ours.memory).filter_map(|range| {
+            let DeviceMemory { address, length_bytes, device } = *range;
+            Some((ByteRange::checked(address, length_bytes)?, MemoryKind::Device(device)))
+        });
+        let wanted: Vec<(ByteRange, MemoryKind)> = buffers.chain(devices).collect();
         let (_, known) = self.memory.snapshot();
         for region in &known {
             if !wanted.iter().any(|(range, kind)| *range == region.range() && *kind == region.kind()) {
@@ -128,5 +174,5 @@ pub(super) fn foreign(descriptor: &SegmentDescriptor) -> Error {
         ),
     )
     .peer(&descriptor.name)
-    .advice("NPU memory moves only between engines of this library: change both ends together")
+    .advice("to upstream's engines memory moves by TCP: run them with MC_FORCE_TCP=1, or change both ends together")
 }

@@ -7,10 +7,12 @@ use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake;
+use crate::memory::MemoryKind;
 use crate::notify::Note;
 use crate::segment::{
-    BufferDescriptor, LOCAL_SEGMENT, OURS_VERSION, Ours, RankInfo, Segment, SegmentDescriptor,
+    BufferDescriptor, DeviceMemory, LOCAL_SEGMENT, OURS_VERSION, Ours, Segment, SegmentDescriptor,
 };
+use crate::transport::tcp::{Tcp, wire::CONFIRMED_VERSION};
 
 impl Engine {
     /// The id of the segment with that name; asks the peer for its descriptor the first time, or each time when
@@ -137,25 +139,33 @@ impl Shared {
     /// What we publish about ourselves now.
     pub(super) fn descriptor(&self) -> SegmentDescriptor {
         let (epoch, regions) = self.registry.snapshot();
-        let mut devices: Vec<i32> = regions.iter().filter_map(|region| region.kind().device()).collect();
+        let memory: Vec<DeviceMemory> = regions
+            .iter()
+            .filter_map(|region| {
+                let (range, device) = (region.range(), region.kind().device()?);
+                Some(DeviceMemory { address: range.start(), length_bytes: range.length_bytes(), device })
+            })
+            .collect();
+        let mut devices: Vec<i32> = memory.iter().map(|range| range.device).collect();
         devices.sort_unstable();
         devices.dedup();
         SegmentDescriptor {
             name: self.name.clone(),
-            protocol: "ascend".to_owned(),
+            protocol: "tcp".to_owned(),
             buffers: regions
                 .iter()
+                .filter(|region| region.kind() == MemoryKind::Host)
                 .map(|region| BufferDescriptor {
-                    name: region.location().to_string(),
+                    name: self.name.clone(),
                     address: region.range().start(),
                     length_bytes: region.range().length_bytes(),
-                    device_id: Some(region.kind().device().unwrap_or(-1)),
+                    device_id: None,
                 })
                 .collect(),
-            tcp_data_port: 0,
-            tcp_proto_version: 1,
-            // No endpoints: those are ADXL engines, which we do not run.
-            rank_info: Some(RankInfo { host_ip: self.host.clone(), ..RankInfo::default() }),
+            tcp_data_port: self.tcp.get().map_or(0, Tcp::port),
+            tcp_proto_version: CONFIRMED_VERSION,
+            tcp_data_host: Some(self.host.clone()),
+            rdma_server_name: Some(String::new()),
             timestamp: Some(crate::segment::timestamp_now()),
             ours: Some(Ours {
                 version: OURS_VERSION,
@@ -163,6 +173,7 @@ impl Shared {
                 control_port: self.control_port(),
                 epoch,
                 devices,
+                memory,
             }),
             ..SegmentDescriptor::default()
         }

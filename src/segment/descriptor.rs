@@ -122,6 +122,20 @@ pub struct Ours {
     pub epoch: u64,
     /// Devices the publisher can reach memory of, by the ids it uses itself.
     pub devices: Vec<i32>,
+    /// Memory of devices. It is no part of the upstream descriptor, whose peers would reach for it by TCP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<DeviceMemory>,
+}
+
+/// One range of memory of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// First address in the publisher's address space.
+    pub address: u64,
+    /// Length.
+    pub length_bytes: u64,
+    /// The device, by the id the publisher uses itself.
+    pub device: i32,
 }
 
 impl SegmentDescriptor {

@@ -67,7 +67,7 @@ pub fn serve(memory: &Arc<Memory>) -> Tcp {
 }
 
 pub fn target(port: u16, version: u32) -> Target {
-    Target { name: "peer".into(), host: "127.0.0.1".into(), port, version }
+    Target { name: "peer".into(), hosts: vec!["127.0.0.1".into()], port, version }
 }
 
 pub fn connect(client: &Tcp, port: u16, version: u32) -> Arc<TcpPeer> {

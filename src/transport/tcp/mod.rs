@@ -42,8 +42,8 @@ pub trait Served: Send + Sync {
 pub struct Target {
     /// How callers name the peer.
     pub name: String,
-    /// Host of the listener.
-    pub host: String,
+    /// Hosts to try, in order.
+    pub hosts: Vec<String>,
     /// Port of the listener.
     pub port: u16,
     /// The version of the protocol that the peer announces; 2 and above mean 2.
@@ -85,20 +85,29 @@ impl Tcp {
         self.port
     }
 
+    /// A peer that is connected to when there is work for it.
+    ///
+    /// # Errors
+    /// [`Code::Dns`]; [`Code::Endpoint`] when the peer has no data port.
+    pub fn peer(&self, target: &Target, deadline: Deadline) -> Result<Arc<TcpPeer>> {
+        let addresses = resolve(target, deadline)?;
+        Ok(TcpPeer::new(&target.name, addresses, self.confirms(target), &self.settings, &self.reactor))
+    }
+
+    /// The same peer anew, after its connections broke.
+    #[must_use]
+    pub fn again(&self, peer: &TcpPeer) -> Arc<TcpPeer> {
+        TcpPeer::new(peer.name(), peer.addresses.clone(), peer.confirmed, &self.settings, &self.reactor)
+    }
+
     /// Connects to a peer. One connection is made now, so that a peer that is not there is known at once; more
     /// come when there is work for them. To a peer without version 2 each request makes its own.
     ///
     /// # Errors
     /// [`Code::Dns`], [`Code::Socket`], [`Code::Timeout`]; [`Code::Endpoint`] when the peer has no data port.
     pub fn connect(&self, target: &Target, deadline: Deadline) -> Result<Arc<TcpPeer>> {
-        if target.port == 0 {
-            return Err(Error::new(Code::Endpoint, Stage::Connect, "the peer publishes no TCP data port")
-                .peer(&target.name));
-        }
-        let endpoint = Endpoint::new(&target.host, Some(target.port))?;
-        let mut addresses =
-            endpoint.resolve_by(target.port, deadline).map_err(|error| error.peer(&target.name))?;
-        let confirmed = target.version >= wire::CONFIRMED_VERSION && !self.settings.force_first_version;
+        let mut addresses = resolve(target, deadline)?;
+        let confirmed = self.confirms(target);
         let first = if confirmed && self.settings.keep {
             let (index, stream) =
                 self.first_lane(&addresses, deadline).map_err(|error| error.peer(&target.name))?;
@@ -123,6 +132,11 @@ impl Tcp {
     /// Stops serving and closes every connection; what is under way fails.
     pub fn shutdown(&self) {
         self.reactor.shutdown();
+    }
+
+    /// Whether requests to the peer are confirmed.
+    fn confirms(&self, target: &Target) -> bool {
+        target.version >= wire::CONFIRMED_VERSION && !self.settings.force_first_version
     }
 
     fn first_lane(
@@ -160,6 +174,27 @@ impl Tcp {
         }
         Err(last)
     }
+}
+
+/// The addresses of a peer's data listener, those of the first host first.
+fn resolve(target: &Target, deadline: Deadline) -> Result<Vec<std::net::SocketAddr>> {
+    if target.port == 0 {
+        return Err(Error::new(Code::Endpoint, Stage::Connect, "the peer publishes no TCP data port")
+            .peer(&target.name));
+    }
+    let mut addresses = Vec::new();
+    let mut last = Error::new(Code::Dns, Stage::Resolve, "the peer has no host");
+    for host in &target.hosts {
+        match Endpoint::new(host, Some(target.port))
+            .and_then(|endpoint| endpoint.resolve_by(target.port, deadline))
+        {
+            Ok(found) => addresses.extend(found),
+            Err(error) => last = error,
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    if addresses.is_empty() { Err(last.peer(&target.name)) } else { Ok(addresses) }
 }
 
 impl Drop for Tcp {

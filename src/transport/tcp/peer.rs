@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -41,6 +41,8 @@ pub struct TcpPeer {
     lanes: RwLock<Vec<Arc<Lane>>>,
     /// Lanes that are connected.
     live: AtomicUsize,
+    /// Whether a lane was ever connected.
+    was_up: AtomicBool,
     queue: Mutex<Queue>,
 }
 
@@ -60,6 +62,7 @@ impl TcpPeer {
             reactor: Arc::downgrade(reactor),
             lanes: RwLock::default(),
             live: AtomicUsize::new(0),
+            was_up: AtomicBool::new(false),
             queue: Mutex::default(),
         })
     }
@@ -70,10 +73,13 @@ impl TcpPeer {
         &self.name
     }
 
-    /// Whether requests can be expected to arrive: it is not broken, and a lane is up or none is kept.
+    /// Whether requests can be expected to arrive: it is not broken, and its lanes were not all lost.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        (!self.keeps_lanes() || self.live.load(Ordering::Acquire) > 0) && self.queue.lock().broken.is_none()
+        let lost = self.keeps_lanes()
+            && self.was_up.load(Ordering::Acquire)
+            && self.live.load(Ordering::Acquire) == 0;
+        !lost && self.queue.lock().broken.is_none()
     }
 
     /// Connected lanes, for tests and reports.
@@ -269,6 +275,7 @@ impl TcpPeer {
     /// A lane is up.
     pub(super) fn lane_up(&self) {
         self.live.fetch_add(1, Ordering::AcqRel);
+        self.was_up.store(true, Ordering::Release);
     }
 
     /// A lane is gone.

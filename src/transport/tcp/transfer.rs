@@ -198,7 +198,10 @@ impl Transfer {
         let error = self.errors.lock().remove(&extent);
         match error {
             Some(error) => self.submission.extent_failed(range, &error),
-            None => self.submission.extent_done(range),
+            None => {
+                self.submission.note_moved(self.direction, range.length_bytes);
+                self.submission.extent_done(range);
+            }
         }
     }
 }
