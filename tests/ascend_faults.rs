@@ -215,13 +215,19 @@ fn a_taken_port_is_given_up_for_another() {
     if !inside("a_taken_port_is_given_up_for_another", &[]) {
         return;
     }
-    let (a, b) = (node(0), node(1));
+    // The side that did not fail stays in the vendor's call for this long, and keeps its memory bound.
+    let config = Config { ascend_connect_timeout: Duration::from_secs(3), ..Config::default() };
+    let (a, b) = (node_with(0, &config, false), node_with(1, &config, false));
     let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
     for _ in 0..3 {
         faults("HcclCommPrepare=fail:19@1");
         let begun = Instant::now();
         a.must_transfer(&b, Direction::Write, &[(near, far, 10)]);
-        assert!(begun.elapsed() < Duration::from_secs(9), "waited for the other side: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_millis(2500),
+            "waited for the other side: {:?}",
+            begun.elapsed()
+        );
         faults("");
         a.unregister(near, 2 * MIB).unwrap();
         a.register(near, 2 * MIB);
