@@ -69,8 +69,7 @@ impl SoftwareNpu {
         let inherited = ["ASCEND_", "CANN_SIM_", "HCCL_", "MC_", "MOONCAKE_"];
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            let keep = text == "MOONCAKE_TRANSFER_SKIP_LOG";
-            if !keep && inherited.iter().any(|prefix| text.starts_with(prefix)) {
+            if inherited.iter().any(|prefix| text.starts_with(prefix)) {
                 command.env_remove(&name);
             }
         }
