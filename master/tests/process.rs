@@ -281,3 +281,37 @@ fn the_embedded_metadata_server() {
     assert_eq!(call("DELETE /metadata?key=a", ""), (200, "metadata deleted".into()));
     assert_eq!(call("DELETE /metadata?key=a", ""), (404, "metadata not found".into()));
 }
+
+#[test]
+fn the_pool_from_the_command_line() {
+    let master = Master::start(&[]);
+    let mut client = master.client();
+    use_it(&mut client, b"key one");
+    use_it(&mut client, b"another");
+    let look = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_mooncake_pool"))
+            .args(["--admin", &master.admin.to_string()])
+            .args(arguments)
+            .output()
+            .expect("command");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (good, keys) = look(&["keys"]);
+    let mut keys: Vec<&str> = keys.lines().collect();
+    keys.sort_unstable();
+    assert_eq!((good, keys), (true, vec!["another", "key one"]));
+    assert_eq!(look(&["keys", "one", "--json"]).1, "[\"key one\"]\n");
+    let (_, stats) = look(&["stats", "--json"]);
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+    assert_eq!((&stats["keys"], &stats["used_bytes"], &stats["hits"]), (&2.into(), &256.into(), &2.into()));
+    assert!(look(&["stats"]).1.contains("capacity_bytes           2097152"));
+    let (_, segments) = look(&["segments"]);
+    assert_eq!(
+        segments.lines().filter(|line| line.starts_with("s ") && line.ends_with("OK")).count(),
+        2,
+        "{segments}"
+    );
+    let nobody =
+        Command::new(env!("CARGO_BIN_EXE_mooncake_pool")).args(["stats", "--admin", "127.0.0.1:1"]).output();
+    assert_eq!(nobody.expect("command").status.code(), Some(1));
+}
