@@ -1,16 +1,17 @@
 //! Promise 1: when a call returns, nothing it started writes your memory any more; otherwise you keep the handle.
 //!
 //! Tried by taking the mechanism out: without the abort of the stream in `transport::ascend::worker` the delayed
-//! copy lands after the return, and both HCCS tests fail; without `Session::disconnect` on RoCE the network card's
-//! late write lands, and the RoCE test fails; with the task finished before the stream is quiet the stuck copy's
-//! memory can be unregistered under it, and the last test fails.
+//! copy lands after the return or holds it up, and three tests fail; without `Session::disconnect` there, which RoCE
+//! needs, the test of the network card that has let go fails; with requests failed without waiting for a quiet stream
+//! the memory of the stuck copy can be unregistered under it, and the last test fails.
 
 mod promise;
 
 use std::time::{Duration, Instant};
 
-use mooncake_test_support::wait_until;
+use mooncake_test_support::{SoftwareNpu, wait_until};
 use promise::{PAGE, Peer, moving, software_npu};
+use tempfile::TempDir;
 
 /// How much later than the deadline the faulty copy would land.
 const LATE: Duration = Duration::from_millis(1200);
@@ -22,16 +23,18 @@ fn time_out(peer: &mut Peer, fault: &str, words: &str) -> promise::Failure {
     let start = Instant::now();
     let failure = peer.must_fail(&format!("transfer {words}"));
     assert!(start.elapsed() < LATE, "it returned only when the copy had landed");
-    assert!(peer.count("HcclBatchPut") + peer.count("HcclBatchGet") > earlier, "the copy was not even submitted");
+    assert!(
+        peer.count("HcclBatchPut") + peer.count("HcclBatchGet") > earlier,
+        "the copy was not even submitted"
+    );
     peer.fault("clear");
     // Not for the test to pass: a copy that was not stopped needs this long to show.
     std::thread::sleep(LATE.saturating_sub(start.elapsed()) + Duration::from_millis(100));
     failure
 }
 
-fn quiet(fault: &str, variables: &[(&str, &str)]) {
-    let npu = software_npu(2);
-    let (mut a, mut b) = (Peer::start_with(&npu, Some(0), variables), Peer::start_with(&npu, Some(1), variables));
+fn quiet(fault: &str, npu: SoftwareNpu) {
+    let (mut a, mut b) = (Peer::start(&npu, Some(0)), Peer::start(&npu, Some(1)));
     let (near, far) = (a.buffer(0, PAGE, 1), b.buffer(1, PAGE, 2));
     let name = b.name();
     // The channel is made before, so that the time limit meets the copy and not the connecting.
@@ -53,17 +56,45 @@ fn quiet(fault: &str, variables: &[(&str, &str)]) {
 
 #[test]
 fn a_delayed_copy_over_hccs_does_not_land_after_the_return() {
-    quiet("delay", &[]);
+    quiet("delay", software_npu(2));
+}
+
+/// A software NPU whose links inside a server are RoCE.
+fn roce(npu: SoftwareNpu, directory: &TempDir) -> SoftwareNpu {
+    let path = directory.path().join("hccn.conf");
+    let text =
+        "address_0=192.0.2.10\nnetmask_0=255.255.255.0\naddress_1=192.0.2.11\nnetmask_1=255.255.255.0\n";
+    std::fs::write(&path, text).unwrap();
+    npu.variable("HCCL_INTRA_ROCE_ENABLE", "1")
+        .variable("MOONCAKE_TRANSFER_HCCN_CONF", path.to_str().unwrap())
 }
 
 #[test]
 fn what_the_network_card_has_already_does_not_land_after_the_return() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("hccn.conf");
-    std::fs::write(&path, "address_0=192.0.2.10\nnetmask_0=255.255.255.0\naddress_1=192.0.2.11\nnetmask_1=255.255.255.0\n")
-        .unwrap();
-    let path = path.to_str().unwrap();
-    quiet("late", &[("HCCL_INTRA_ROCE_ENABLE", "1"), ("MOONCAKE_TRANSFER_HCCN_CONF", path)]);
+    let directory = TempDir::new().unwrap();
+    quiet("late", roce(software_npu(2), &directory));
+}
+
+#[test]
+fn the_return_waits_until_the_network_card_has_let_go() {
+    let directory = TempDir::new().unwrap();
+    let npu = roce(software_npu(2), &directory);
+    let (mut a, mut b) = (Peer::start(&npu, Some(0)), Peer::start(&npu, Some(1)));
+    let (near, far) = (a.buffer(0, PAGE, 1), b.buffer(1, PAGE, 2));
+    let name = b.name();
+    a.must(&format!("transfer {}", moving("write", near, &name, far, 4096, 4096, 0)));
+    b.fill(far, PAGE, 2);
+    // The bytes land while the vendor still takes the communicator down.
+    a.fault("set transfer=late:600;HcclCommDestroy=delay:1000");
+    let start = Instant::now();
+    a.must_fail(&format!("transfer {}", moving("write", near, &name, far, PAGE, PAGE, 100)));
+    let landed = b.holds(far, PAGE, 1);
+    assert!(landed || b.holds(far, PAGE, 2), "half a write");
+    a.fault("clear");
+    std::thread::sleep(Duration::from_millis(800).saturating_sub(start.elapsed()));
+    assert_eq!(b.holds(far, PAGE, 1), landed, "a write landed after the call had returned");
+    a.quit();
+    b.quit();
 }
 
 #[test]

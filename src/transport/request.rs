@@ -98,11 +98,7 @@ impl Request {
             None => return None,
         };
         let waited_ms = self.accepted.elapsed().as_millis();
-        let error = Error::new(code, stage, format!("{what} after {waited_ms} ms")).peer(&*self.job.peer);
-        Some(match self.job.local_device {
-            Some(device) => error.device(device),
-            None => error,
-        })
+        Some(self.described(&Error::new(code, stage, format!("{what} after {waited_ms} ms"))))
     }
 
     /// The extents before `end` have arrived.
@@ -130,7 +126,7 @@ impl Request {
         }
         self.finished.store(self.job.extents.len(), Ordering::Release);
         self.release_pins();
-        self.job.submission.extents_failed(extents, &error.clone().peer(&*self.job.peer));
+        self.job.submission.extents_failed(extents, &self.described(error));
     }
 
     /// Whether it has to stop. One clock read at most.
@@ -156,10 +152,18 @@ impl Request {
                 since.elapsed().as_millis()
             ),
         )
-        .peer(&*self.job.peer)
         .advice("the memory stays locked until the device is quiet; see the vendor's log");
         log::error!("{error}");
-        self.job.submission.report_stuck(error);
+        self.job.submission.report_stuck(self.described(&error));
+    }
+
+    /// The error with the peer and the device that it concerns, where it does not name them itself.
+    fn described(&self, error: &Error) -> Error {
+        let error = error.clone().peer(&*self.job.peer);
+        match self.job.local_device {
+            Some(device) => error.device(device),
+            None => error,
+        }
     }
 
     /// Lets go of the local regions; before the last task becomes terminal, so that whoever waited can

@@ -74,7 +74,8 @@ impl Peer {
         command.env("MC_LOG_LEVEL", "WARNING").envs(variables.iter().copied());
         command.arg(device.map_or_else(|| "-".to_owned(), |device| device.to_string())).arg("127.0.0.1");
         let child = Child::start(&mut command);
-        let line = child.wait_for_line(LIMIT, |line| line.starts_with("ready ") || line.starts_with("0 failed"));
+        let line =
+            child.wait_for_line(LIMIT, |line| line.starts_with("ready ") || line.starts_with("0 failed"));
         let Some(name) = line.strip_prefix("ready ") else { return Err(line) };
         let namespace = npu
             .variables()
@@ -202,7 +203,8 @@ impl Peer {
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().unwrap();
+        let status =
+            Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().unwrap();
         assert!(status.success());
     }
 

@@ -39,6 +39,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
+use crate::report::Reporter;
 use crate::transport::Request;
 
 /// In an offer: whichever device the other side works with.
@@ -86,6 +87,7 @@ pub struct Channels {
     /// Whether jobs wait somewhere, so that the watch has to look.
     watched: Mutex<bool>,
     watch: Condvar,
+    failures: Reporter,
 }
 
 impl Channels {
@@ -110,6 +112,7 @@ impl Channels {
             workers_changed: Condvar::new(),
             watched: Mutex::new(false),
             watch: Condvar::new(),
+            failures: Reporter::default(),
         });
         let watcher = Arc::clone(&channels);
         std::thread::Builder::new()
@@ -388,7 +391,8 @@ impl Channels {
             }
         }
         if let Some(error) = &ending.failure {
-            log::warn!("channel {} ended: {error}", channel.name());
+            log::debug!("channel {} ended: {error}", channel.name());
+            self.failures.report(&error.clone().peer(&channel.connection().peer().segment));
         }
         self.place(slot, ending.returned.into_iter().map(|request| Waiting { request, tries: 0 }));
     }

@@ -203,8 +203,10 @@ impl Pipeline {
         let (lane, start) = (session.lane(), Instant::now());
         let (runtime, stream) = (lane.runtime(), lane.stream()?);
         let event = lane.event(self.next_event)?;
-        runtime.batch(put, session.communicator()?, session.remote_rank(), &mut self.descriptors, stream)?;
-        runtime.record_event(event, stream)?;
+        let accepted = runtime
+            .batch(put, session.communicator()?, session.remote_rank(), &mut self.descriptors, stream)
+            .and_then(|()| runtime.record_event(event, stream));
+        cause(lane, accepted)?;
         cursor.submitting = cursor.submitting.saturating_add(start.elapsed());
         self.flights.push_back(Flight {
             request: Arc::clone(&cursor.request),
@@ -284,9 +286,9 @@ impl Pipeline {
     }
 }
 
-/// A failed event tells only that its stream has stopped; the stream knows why.
-fn cause(lane: &Lane, waited: Result<Wait>) -> Result<Wait> {
-    waited.or_else(|error| match lane.runtime().synchronize_stream(lane.stream()?, 1) {
+/// A failed event, or a refused call, may tell only that the stream has stopped; the stream knows why.
+fn cause<T>(lane: &Lane, result: Result<T>) -> Result<T> {
+    result.or_else(|error| match lane.runtime().synchronize_stream(lane.stream()?, 1) {
         Err(cause) => Err(cause),
         Ok(_) => Err(error),
     })

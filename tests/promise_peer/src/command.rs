@@ -30,7 +30,9 @@ pub fn run(peer: &Peer, words: &[&str]) -> Result<String, TransferFailure> {
             let at = memory.mismatch(number(address), number(bytes), number(seed));
             at.map_or_else(|| "none".to_owned(), |at| at.to_string())
         }
-        ["register", address, bytes, location] => done(engine.register(number(address), number(bytes), location))?,
+        ["register", address, bytes, location] => {
+            done(engine.register(number(address), number(bytes), location))?
+        }
         ["unregister", address] => done(engine.unregister(number(address)))?,
         ["install", protocol] => done(engine.install_transport(protocol, None).map(drop))?,
         ["open", name] => engine.open_segment(name, false)?.to_string(),
@@ -72,7 +74,9 @@ pub fn run(peer: &Peer, words: &[&str]) -> Result<String, TransferFailure> {
         ["cancel", batch] => done(engine.cancel(number(batch)))?,
         ["free", batch] => done(engine.free_batch(number(batch)))?,
         ["processor"] => usage::processor_us().to_string(),
-        ["usage"] => format!("{} {} {}", usage::descriptors(), usage::status("Threads"), usage::status("VmRSS")),
+        ["usage"] => {
+            format!("{} {} {}", usage::descriptors(), usage::status("Threads"), usage::status("VmRSS"))
+        }
         ["device"] => format!("{:?}", memory.runtime().current_device()?),
         ["close"] => {
             engine.close();

@@ -110,7 +110,8 @@ fn restore(runtime: &Runtime, before: Option<Context>) {
 fn pattern(length_bytes: u64, seed: u64) -> Vec<u64> {
     (1..=length_bytes.div_ceil(8))
         .map(|position| {
-            let mixed = position.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed =
+                position.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.wrapping_mul(0xbf58_476d_1ce4_e5b9);
             mixed ^ (mixed >> 29)
         })
         .collect()

@@ -96,10 +96,7 @@ impl Runtime {
         let name = known.map_or("a code this library does not know", |known| known.meaning);
         let error = Error::new(result::code_of(function, code), stage, format!("{function} failed: {name}"))
             .vendor(Vendor { function, code, text: self.take_text(), plog: Some(result::PLOG.to_owned()) });
-        match known.and_then(|known| known.advice) {
-            Some(advice) => error.advice(advice),
-            None => error,
-        }
+        error.advice(known.map_or(result::UNKNOWN, |known| known.advice))
     }
 
     #[cold]
