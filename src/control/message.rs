@@ -181,6 +181,16 @@ pub enum Message {
     },
     /// Nothing of the sender touches the withdrawn ranges any more.
     Withdrawn,
+    /// Write this number into your memory and answer [`Message::Proof`], so that I can look for it there.
+    Prove {
+        /// 32 hexadecimal digits.
+        challenge: String,
+    },
+    /// The number stands there.
+    Proof {
+        /// Address in the sender's memory.
+        address: u64,
+    },
     /// The request failed.
     Failed(Failure),
     /// The request is done.

@@ -8,11 +8,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::remote::{Link, Remote, foreign};
+use super::remote::{Link, Remote, foreign, prove};
 use super::{Shared, process};
 use crate::batch::Submission;
+use crate::control::Connection;
 use crate::deadline::Deadline;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Incarnation};
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
 use crate::peer::Peer;
@@ -20,6 +21,7 @@ use crate::plan::{Block, Direction, Groups, NoBorder, Regions, coalesce};
 use crate::registry::{Pin, Registry};
 use crate::segment::{LOCAL_SEGMENT, Ours, Segment, SegmentDescriptor};
 use crate::transport::Job;
+use crate::transport::host::HostPeer;
 use crate::transport::tcp::Target;
 
 /// Blocks of one submission with the same target, direction and local device.
@@ -93,10 +95,11 @@ impl Shared {
             ));
             return;
         }
-        if changed && peer.ready().is_none() {
-            if let Err(error) = self.fetch(&group.segment, deadline) {
-                return group.fail(&error);
-            }
+        if changed
+            && peer.ready().is_none()
+            && let Err(error) = self.fetch(&group.segment, deadline)
+        {
+            return group.fail(&error);
         }
         let link = match self.link(peer, &group.segment, deadline) {
             Ok(link) => link,
@@ -132,7 +135,8 @@ impl Shared {
         let deadline = deadline.sooner(Deadline::after(self.config.ascend_connect_timeout));
         let cached = segment.descriptor();
         match self.connect_by(segment, &cached, deadline) {
-            Err(error) if matches!(error.code(), Code::StaleIncarnation | Code::Socket | Code::Timeout) => {
+            // Whatever answers there now may be anybody: ports are given out again.
+            Err(error) if error.code() != Code::StaleHandle => {
                 let fresh = self.fetch(segment, deadline).map_err(|_| error.clone())?;
                 let same = if cached.ours.is_some() {
                     fresh.ours == cached.ours
@@ -163,7 +167,7 @@ impl Shared {
                 return Err(foreign(descriptor));
             }
             let peer = tcp.connect(&data_target(segment, descriptor), deadline)?;
-            return Ok(Link::Remote(Remote::new(None, Some(peer), descriptor)));
+            return Ok(Link::Remote(Remote::new(None, Some(peer), None, descriptor)));
         };
         let Ours { incarnation, control_port, .. } = ours;
         if let Some(engine) = process::find(incarnation) {
@@ -177,7 +181,25 @@ impl Shared {
         let connection = control.connect(&host, *control_port, incarnation, deadline)?;
         let target = data_target(segment, descriptor);
         let peer = (target.port != 0).then(|| tcp.peer(&target, deadline)).transpose()?;
-        Ok(Link::Remote(Remote::new(Some((incarnation.clone(), connection)), peer, descriptor)))
+        let host = self.same_host(incarnation, &connection, deadline);
+        Ok(Link::Remote(Remote::new(Some((incarnation.clone(), connection)), peer, host, descriptor)))
+    }
+
+    /// The peer's process, when its memory can be reached without sockets; one line says why it cannot.
+    fn same_host(
+        &self,
+        peer: &Incarnation,
+        connection: &Arc<Connection>,
+        deadline: Deadline,
+    ) -> Option<Arc<HostPeer>> {
+        if !self.config.same_host || self.config.force_tcp {
+            return None;
+        }
+        prove(&self.incarnation, peer, connection, deadline)
+            .inspect_err(|error| {
+                log::info!("host memory of {} goes by TCP: {error}", connection.peer().segment);
+            })
+            .ok()
     }
 
     /// Fetches the peer's descriptor anew and brings the link up to date with it.
@@ -294,6 +316,12 @@ impl Shared {
     /// Picks the transport for a job to another process.
     fn send(&self, job: Job, remote: &Arc<Remote>) {
         if job.local_device.is_none() && job.remote_device.is_none() {
+            if let Some(host) = &remote.host {
+                self.observed.metrics.same_host_jobs.increment();
+                // A refused job is finished as failed by the transport.
+                return drop(self.host_memory.submit(job, host));
+            }
+            self.observed.metrics.tcp_jobs.increment();
             let peer = self.tcp.get().map(|tcp| remote.tcp(tcp).map(|peer| (tcp, peer)));
             return match peer {
                 Some(Ok((tcp, peer))) => tcp.submit(job, &peer),
@@ -342,7 +370,8 @@ fn data_target(segment: &Segment, descriptor: &SegmentDescriptor) -> Target {
     let host_of = |name: &str| name.parse::<Endpoint>().ok().map(|endpoint| endpoint.host);
     let opened = host_of(&segment.name);
     let named = descriptor.tcp_data_host.clone().filter(|host| !host.is_empty());
-    let loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let loopback =
+        |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let distant = opened.as_deref().is_some_and(|host| !loopback(host));
     let named = named.filter(|host| !(distant && loopback(host)));
     let mut hosts: Vec<String> = Vec::new();

@@ -41,6 +41,7 @@ use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::segment::{SegmentId, SegmentTable};
 use crate::topology::{Links, Topology};
+use crate::transport::host::{Host, ProofSlots};
 use crate::transport::local::Local;
 use crate::transport::tcp::{self, Tcp};
 
@@ -131,6 +132,8 @@ pub(crate) struct Shared {
     tcp: OnceLock<Tcp>,
     npu: Npu,
     local: Local,
+    host_memory: Host,
+    proofs: ProofSlots,
     topology: Mutex<Topology>,
     closed: AtomicBool,
     /// The process that made the engine; a child after `fork` has none of its threads.
@@ -174,6 +177,8 @@ impl Engine {
             tcp: OnceLock::new(),
             npu: Npu::default(),
             local: Local::start(&config),
+            host_memory: Host::new(),
+            proofs: ProofSlots::default(),
             topology: Mutex::new(topology),
             closed: AtomicBool::new(false),
             pid: std::process::id(),
@@ -194,7 +199,8 @@ impl Engine {
         )?;
         // Nobody but this function sets it, so it cannot be set already.
         let _ = shared.control.set(control);
-        let tcp = Tcp::start(tcp::Settings::of(&shared.config), Arc::clone(&handler) as Arc<dyn tcp::Served>)?;
+        let tcp =
+            Tcp::start(tcp::Settings::of(&shared.config), Arc::clone(&handler) as Arc<dyn tcp::Served>)?;
         let _ = shared.tcp.set(tcp);
         *shared.listener.lock() = Some(binding.serve(handler)?);
         process::enter(&shared);
@@ -387,6 +393,9 @@ impl Shared {
         }
         if let Some(tcp) = self.tcp.get() {
             tcp.shutdown();
+        }
+        if let Err(error) = self.host_memory.shutdown(deadline) {
+            log::warn!("closing engine {}: {error}", self.name);
         }
         if let Err(error) = self.local.shutdown(deadline) {
             log::warn!("closing engine {}: {error}", self.name);

@@ -15,6 +15,7 @@ use crate::handshake::Responder;
 use crate::memory::{ByteRange, MemoryKind};
 use crate::notify::Note;
 use crate::registry::Pin;
+use crate::transport::host::Challenge;
 use crate::transport::tcp::Served;
 
 /// Peers that are asked at the same time to stop using a range.
@@ -70,6 +71,10 @@ impl Handler for Passive {
             Message::Withdraw { ranges, .. } => {
                 engine.withdraw_remote(&from.peer().incarnation, &ranges)?;
                 Ok(Message::Withdrawn)
+            }
+            Message::Prove { challenge } => {
+                let address = engine.proofs.write(&Challenge::parse(&challenge)?);
+                Ok(Message::Proof { address })
             }
             message => engine.npu()?.message(from, message).unwrap_or_else(|| {
                 Err(Error::new(Code::NotImplemented, Stage::Connect, "the message is not a request we serve"))

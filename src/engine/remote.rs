@@ -9,13 +9,14 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::Shared;
-use crate::control::Connection;
+use crate::control::{Connection, Message};
 use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, Location, MemoryKind};
 use crate::registry::Registry;
 use crate::segment::{BufferDescriptor, DeviceMemory, SegmentDescriptor};
+use crate::transport::host::{Challenge, HostPeer};
 use crate::transport::tcp::{Tcp, TcpPeer};
 
 /// How often a withdrawal looks whether our transfers are over.
@@ -65,6 +66,8 @@ pub(super) struct Remote {
     pub(super) connection: Option<Arc<Connection>>,
     /// Its data listener.
     tcp: Mutex<Option<Arc<TcpPeer>>>,
+    /// Its memory, when it runs on this host and the kernel lets us reach it.
+    pub(super) host: Option<Arc<HostPeer>>,
     /// Its published memory.
     pub(super) memory: Registry,
 }
@@ -74,10 +77,11 @@ impl Remote {
     pub(super) fn new(
         process: Option<(Incarnation, Arc<Connection>)>,
         tcp: Option<Arc<TcpPeer>>,
+        host: Option<Arc<HostPeer>>,
         descriptor: &SegmentDescriptor,
     ) -> Arc<Self> {
         let (incarnation, connection) = process.unzip();
-        let remote = Self { incarnation, connection, tcp: Mutex::new(tcp), memory: Registry::new() };
+        let remote = Self { incarnation, connection, tcp: Mutex::new(tcp), host, memory: Registry::new() };
         remote.refresh(descriptor);
         Arc::new(remote)
     }
@@ -148,6 +152,30 @@ impl Remote {
             }
         }
         Ok(())
+    }
+}
+
+/// Proves that a peer runs on this host and that we may reach its memory.
+///
+/// # Errors
+/// Why not, in words for the log.
+pub(super) fn prove(
+    own: &Incarnation,
+    peer: &Incarnation,
+    connection: &Connection,
+    deadline: Deadline,
+) -> Result<Arc<HostPeer>> {
+    let no = |why: String| Error::new(Code::Unsupported, Stage::Connect, why);
+    if !own.same_boot(peer) {
+        return Err(no("it runs on another host".into()));
+    }
+    let process =
+        HostPeer::open(peer.pid).map_err(|error| no(format!("no process {}: {error}", peer.pid)))?;
+    let challenge = Challenge::new()?;
+    match connection.request(Message::Prove { challenge: challenge.hex() }, deadline)? {
+        Message::Proof { address } if process.shows(&challenge, address)? => Ok(Arc::new(process)),
+        Message::Proof { .. } => Err(no(format!("process {} here is another one", peer.pid))),
+        _ => Err(no("it gave no proof".into())),
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod copy;
 pub(crate) mod io;
 mod location;
+pub(crate) mod process;
 mod range;
 
 pub use location::{Location, MemoryKind};

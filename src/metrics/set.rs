@@ -73,6 +73,8 @@ metrics! {
     read_bytes: Counter as Counter, "mooncake_transfer_read_bytes_total", "Bytes read from peers into local memory";
     written_bytes: Counter as Counter, "mooncake_transfer_written_bytes_total", "Bytes written from local memory to peers";
     vendor_calls: Counter as Counter, "mooncake_transfer_vendor_calls_total", "Calls that handed copies to the device library";
+    same_host_jobs: Counter as Counter, "mooncake_transfer_same_host_jobs_total", "Groups of host copies handed to the kernel's copy between processes";
+    tcp_jobs: Counter as Counter, "mooncake_transfer_tcp_jobs_total", "Groups of host copies handed to TCP";
     timeouts: Counter as Counter, "mooncake_transfer_timeouts_total", "Submissions that came to their deadline";
     cancellations: Counter as Counter, "mooncake_transfer_cancellations_total", "Submissions that were cancelled";
     stuck: Counter as Counter, "mooncake_transfer_stuck_total", "Submissions that could not be made quiet in the grace time";

@@ -8,6 +8,8 @@
 //! stays unfinished only because something started for it could not be made quiet.
 
 pub mod ascend;
+mod copier;
+pub mod host;
 pub mod local;
 mod request;
 pub mod tcp;

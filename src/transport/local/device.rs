@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{ends, shut_down};
+use super::super::copier::shut_down;
+use super::ends;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};

@@ -7,7 +7,6 @@
 //! a chunk of a host copy, or within 50 ms of a device copy.
 
 mod device;
-mod host;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,18 +14,20 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use self::device::DeviceCopier;
-use self::host::HostCopier;
 use super::ascend::Runtime;
+use super::copier::{Block, HostCopier, Mover};
 use super::{Job, Request};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
+use crate::memory::copy::copy_host;
 use crate::plan::Direction;
 
 /// The transport of requests whose both ends are in this process.
 pub struct Local {
     config: Arc<Config>,
     host: HostCopier,
+    memory: Arc<dyn Mover>,
     /// Empty after shutdown, and then no more are made.
     devices: Mutex<Option<BTreeMap<i32, Arc<DeviceCopier>>>>,
 }
@@ -37,7 +38,8 @@ impl Local {
     pub fn start(config: &Config) -> Self {
         Self {
             config: Arc::new(config.clone()),
-            host: HostCopier::new(),
+            host: HostCopier::new("mct-copy"),
+            memory: Arc::new(Memory),
             devices: Mutex::new(Some(BTreeMap::new())),
         }
     }
@@ -57,7 +59,7 @@ impl Local {
         };
         let request = Request::new(job);
         let submitted = match device {
-            None => self.host.submit(&request),
+            None => self.host.submit(&request, &self.memory),
             Some(device) => self.copier(device).and_then(|copier| copier.submit(&request)),
         };
         submitted.inspect_err(|error| request.fail(error))
@@ -109,6 +111,14 @@ fn ends(direction: Direction, local: u64, remote: u64) -> (u64, u64) {
     }
 }
 
-fn shut_down() -> Error {
-    Error::new(Code::Cancelled, Stage::Drain, "the engine was shut down")
+/// Copies within the process.
+struct Memory;
+
+impl Mover for Memory {
+    fn copy(&self, direction: Direction, blocks: &[Block]) -> Result<()> {
+        blocks.iter().try_for_each(|block| {
+            let (target, source) = ends(direction, block.local, block.remote);
+            copy_host(target, source, block.length_bytes)
+        })
+    }
 }

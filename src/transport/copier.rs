@@ -1,4 +1,5 @@
-//! Host to host: small copies at once, larger ones on a few threads that share each request piece by piece.
+//! Moving host memory by calls that copy: small requests at once, larger ones on a few threads that share each
+//! request piece by piece. How a piece is copied is a [`Mover`]'s business.
 //!
 //! A request is seen as one string of bytes, its extents one behind another; threads take the next piece of it until
 //! none is left, and who finishes the last piece finishes the request.
@@ -9,10 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{ends, shut_down};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
-use crate::memory::copy::{MAX_CHUNK_BYTES, copy_host};
+use crate::plan::Direction;
 use crate::transport::Request;
 
 /// What is copied on the caller's thread.
@@ -24,9 +24,30 @@ const PIECE_BYTES: u64 = 512 << 10;
 /// Most copying threads of an engine; memory bandwidth is used up by few.
 const THREAD_LIMIT: usize = 4;
 
+/// Most blocks of one call of a mover.
+pub(super) const MAX_BLOCKS: usize = 128;
+
+/// A part of an extent, at both ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Block {
+    /// Address here.
+    pub(super) local: u64,
+    /// Address at the other end.
+    pub(super) remote: u64,
+    /// Number of bytes.
+    pub(super) length_bytes: u64,
+}
+
+/// Copies blocks: at most [`MAX_BLOCKS`] and as many bytes as a piece has, so that a stop is prompt.
+pub(super) trait Mover: Send + Sync {
+    /// Copies all of them, or fails and touches nothing any more.
+    fn copy(&self, direction: Direction, blocks: &[Block]) -> Result<()>;
+}
+
 /// A request on its way.
 struct Copy {
     request: Arc<Request>,
+    mover: Arc<dyn Mover>,
     /// Where each extent begins in the string of bytes; one more entry for its end.
     starts: Vec<u64>,
     /// The next byte nobody has taken.
@@ -53,33 +74,37 @@ struct Shared {
 }
 
 /// Copies host memory.
-pub struct HostCopier(Arc<Shared>);
+pub(super) struct HostCopier {
+    shared: Arc<Shared>,
+    /// Name of its threads, to which a number is added.
+    name: &'static str,
+}
 
 impl HostCopier {
     /// Without threads yet.
-    pub fn new() -> Self {
-        Self(Arc::default())
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { shared: Arc::default(), name }
     }
 
     /// Copies now, or queues the request.
     ///
     /// # Errors
     /// [`Code::StaleHandle`] after [`stop`](Self::stop), [`Code::Internal`] when no thread can be had.
-    pub fn submit(&self, request: &Arc<Request>) -> Result<()> {
-        let copy = Copy::new(request);
+    pub(super) fn submit(&self, request: &Arc<Request>, mover: &Arc<dyn Mover>) -> Result<()> {
+        let copy = Copy::new(request, mover);
         if copy.length_bytes() <= INLINE_LIMIT_BYTES {
-            copy.work(&self.0.stopping);
+            copy.work(&self.shared.stopping);
             return Ok(());
         }
-        let mut queue = self.0.queue.lock();
+        let mut queue = self.shared.queue.lock();
         if queue.stopped {
             return Err(Error::new(Code::StaleHandle, Stage::Submit, "the engine was shut down"));
         }
         let wanted = std::thread::available_parallelism().map_or(1, usize::from).min(THREAD_LIMIT);
         while queue.threads < wanted {
-            let shared = Arc::clone(&self.0);
+            let shared = Arc::clone(&self.shared);
             let started = std::thread::Builder::new()
-                .name(format!("mct-copy-{}", queue.threads))
+                .name(format!("{}-{}", self.name, queue.threads))
                 .spawn(move || shared.run());
             match started {
                 Ok(_) => queue.threads += 1,
@@ -94,25 +119,25 @@ impl HostCopier {
             }
         }
         queue.copies.push_back(Arc::new(copy));
-        self.0.changed.notify_all();
+        self.shared.changed.notify_all();
         Ok(())
     }
 
     /// Ends the threads; what is queued fails.
-    pub fn stop(&self) {
-        self.0.stopping.store(true, Ordering::Release);
-        self.0.queue.lock().stopped = true;
-        self.0.changed.notify_all();
+    pub(super) fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.queue.lock().stopped = true;
+        self.shared.changed.notify_all();
     }
 
     /// Waits for the threads' end.
     ///
     /// # Errors
     /// [`Code::StillRunning`] at the deadline.
-    pub fn wait_stopped(&self, deadline: Deadline) -> Result<()> {
-        let mut queue = self.0.queue.lock();
+    pub(super) fn wait_stopped(&self, deadline: Deadline) -> Result<()> {
+        let mut queue = self.shared.queue.lock();
         while queue.threads > 0 {
-            if self.0.changed.wait_until(&mut queue, deadline.at()).timed_out() {
+            if self.shared.changed.wait_until(&mut queue, deadline.at()).timed_out() {
                 return Err(Error::new(
                     Code::StillRunning,
                     Stage::Drain,
@@ -154,7 +179,7 @@ impl Shared {
 }
 
 impl Copy {
-    fn new(request: &Arc<Request>) -> Self {
+    fn new(request: &Arc<Request>, mover: &Arc<dyn Mover>) -> Self {
         let mut starts = Vec::with_capacity(request.extents().len().saturating_add(1));
         let mut end: u64 = 0;
         for extent in request.extents() {
@@ -164,6 +189,7 @@ impl Copy {
         starts.push(end);
         Self {
             request: Arc::clone(request),
+            mover: Arc::clone(mover),
             starts,
             taken_bytes: AtomicU64::new(0),
             done_bytes: AtomicU64::new(0),
@@ -211,21 +237,34 @@ impl Copy {
     /// Copies bytes `from..to` of the string.
     fn copy(&self, mut from: u64, to: u64) -> Result<()> {
         let mut index = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
+        let mut blocks = [Block::default(); MAX_BLOCKS];
+        let mut count = 0;
+        let direction = self.request.direction();
         while from < to {
             let (Some(extent), Some(start)) = (self.request.extents().get(index), self.starts.get(index))
             else {
                 return Err(Error::new(Code::Internal, Stage::Execute, "a piece outside of its request"));
             };
             let skip_bytes = from - start;
-            let step_bytes = (extent.length_bytes - skip_bytes).min(to - from).min(MAX_CHUNK_BYTES);
-            let (target, source) = ends(self.request.direction(), extent.local, extent.remote);
-            copy_host(target.wrapping_add(skip_bytes), source.wrapping_add(skip_bytes), step_bytes)?;
+            let step_bytes = (extent.length_bytes - skip_bytes).min(to - from);
+            if count == blocks.len() {
+                self.mover.copy(direction, &blocks)?;
+                count = 0;
+            }
+            if let Some(block) = blocks.get_mut(count) {
+                *block = Block {
+                    local: extent.local.wrapping_add(skip_bytes),
+                    remote: extent.remote.wrapping_add(skip_bytes),
+                    length_bytes: step_bytes,
+                };
+                count += 1;
+            }
             from += step_bytes;
             if skip_bytes + step_bytes == extent.length_bytes {
                 index += 1;
             }
         }
-        Ok(())
+        self.mover.copy(direction, blocks.get(..count).unwrap_or_default())
     }
 
     fn finish(&self) {
@@ -234,4 +273,9 @@ impl Copy {
             None => self.request.arrived(self.request.extents().len()),
         }
     }
+}
+
+/// The error of what a shutdown ended.
+pub(super) fn shut_down() -> Error {
+    Error::new(Code::Cancelled, Stage::Drain, "the engine was shut down")
 }
