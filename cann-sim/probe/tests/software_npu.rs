@@ -1,5 +1,7 @@
 //! On the software NPU nothing differs; where something does, the probe says so.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
