@@ -22,7 +22,7 @@
 //! | [`reservation`], [`virtual_memory`], [`share`], [`ipc_memory`] | reserved addresses, physical handles, memory shared with other processes |
 //! | [`host_registration`], [`callback`] | the program's memory and threads in the runtime's service |
 //! | [`copy`], [`copy_rules`], [`batch_copy`], [`pitched_copy`] | how bytes move, and which copies are allowed |
-//! | [`rank_table`], [`region`], [`rendezvous`], [`fd_channel`], [`link`], [`communicator`], [`one_sided`] | one-sided HCCL |
+//! | [`rank_table`], [`region`], [`rendezvous`], [`fd_channel`], [`life`], [`link`], [`communicator`], [`one_sided`] | one-sided HCCL |
 //! | [`cost`] | where a cost profile charges time |
 //! | [`board`] | what all processes of a namespace know together: memory in use, counters of rules |
 //! | [`fault`] | scripted faults, by environment or while running, and a record of calls |
@@ -61,6 +61,7 @@ pub mod handle;
 pub mod heap;
 pub mod host_registration;
 pub mod ipc_memory;
+pub mod life;
 pub mod link;
 pub mod one_sided;
 pub mod pitched_copy;

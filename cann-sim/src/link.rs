@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::arena::{self, HUGE_PAGE, Mapping};
 use crate::block::{self, Block, Place};
 use crate::copy::{self, Direction};
+use crate::life::Life;
 use crate::rank_table::LinkKind;
 use crate::region::{Region, RegionKind};
 use crate::rendezvous::{Medium, Offer, OfferedRegion};
@@ -119,6 +120,7 @@ pub struct Link {
     /// Our own regions that this kind of link can use.
     pub local: RegionMap,
     socket: UnixStream,
+    life: Life,
 }
 
 impl Link {
@@ -141,11 +143,14 @@ impl Link {
         for region in &offer.regions {
             regions.push(reach_offered(region, &imports, pid).ok_or_else(malformed)?);
         }
-        Ok(Self { kind, ends, remote: RegionMap::new(regions), local, socket })
+        Ok(Self { kind, ends, remote: RegionMap::new(regions), local, life: Life::of_peer(&socket), socket })
     }
 
-    /// Whether the peer is still there; one system call.
+    /// Whether the peer is still there; two system calls.
     pub fn peer(&self) -> Peer {
+        if self.life.has_ended() {
+            return Peer::Gone;
+        }
         let mut byte = 0_u8;
         // SAFETY: the descriptor is open and the buffer has one byte; MSG_PEEK leaves the farewell for later looks.
         let received = unsafe {
