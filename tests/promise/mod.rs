@@ -69,10 +69,20 @@ impl Peer {
         device: Option<u32>,
         variables: &[(&str, &str)],
     ) -> Result<Self, String> {
+        Self::try_start_as("127.0.0.1", npu, device, variables)
+    }
+
+    /// The same under a local name.
+    pub fn try_start_as(
+        local_name: &str,
+        npu: &SoftwareNpu,
+        device: Option<u32>,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let mut command = Command::new(artifacts::program("promise_peer"));
         npu.apply(&mut command);
         command.env("MC_LOG_LEVEL", "WARNING").envs(variables.iter().copied());
-        command.arg(device.map_or_else(|| "-".to_owned(), |device| device.to_string())).arg("127.0.0.1");
+        command.arg(device.map_or_else(|| "-".to_owned(), |device| device.to_string())).arg(local_name);
         let child = Child::start(&mut command);
         let line =
             child.wait_for_line(LIMIT, |line| line.starts_with("ready ") || line.starts_with("0 failed"));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mooncake::engine::{Direction, Note, Request, TransferFailure};
 use mooncake::error::Result;
 
-use crate::{Peer, usage};
+use crate::{Peer, crowd, usage};
 
 fn number<T: std::str::FromStr>(word: &str) -> T {
     word.parse().unwrap_or_else(|_| panic!("\"{word}\" is no number of the right kind"))
@@ -78,6 +78,16 @@ pub fn run(peer: &Peer, words: &[&str]) -> Result<String, TransferFailure> {
             format!("{} {} {}", usage::descriptors(), usage::status("Threads"), usage::status("VmRSS"))
         }
         ["device"] => format!("{:?}", memory.runtime().current_device()?),
+        // The same command, and the device of the thread before and after it.
+        ["bound", rest @ ..] => {
+            let before = memory.runtime().current_device()?;
+            let values = run(peer, rest)?;
+            format!("{before:?} {:?} {values}", memory.runtime().current_device()?)
+        }
+        ["crowd", first, count, name, remote, bytes] => {
+            crowd::run(peer, number(first), number(count), name, number(remote), number(bytes))?
+        }
+        ["libraries", word] => usage::mappings(word).to_string(),
         ["close"] => {
             engine.close();
             String::new()

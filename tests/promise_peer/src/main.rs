@@ -13,6 +13,7 @@
 )]
 
 mod command;
+mod crowd;
 mod memory;
 mod usage;
 

@@ -19,3 +19,8 @@ pub fn status(name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
+
+/// Mapped files whose path contains `word`.
+pub fn mappings(word: &str) -> usize {
+    std::fs::read_to_string("/proc/self/maps").unwrap().lines().filter(|line| line.contains(word)).count()
+}

@@ -1,0 +1,53 @@
+//! Promise 6: memory that no route can serve fails at registration, with the reason; what one link cannot take goes by
+//! another.
+//!
+//! Tried by taking the mechanism out: with the refusal of misaligned ranges in `registration::acquire` skipped, the
+//! first test fails; with `links.roce` never set, the second.
+
+mod promise;
+
+use promise::{PAGE, Peer, moving, software_npu};
+use tempfile::TempDir;
+
+/// A small allocation, which does not lie on a huge page.
+const SMALL: u64 = 64 << 10;
+
+#[test]
+fn it_fails_at_registration_with_address_and_remainder() {
+    let npu = software_npu(2);
+    let mut a = Peer::start(&npu, Some(0));
+    // A small neighbour first, so that the address is no multiple of the page.
+    a.must(&format!("alloc 0 {SMALL}"));
+    let address: u64 = a.must(&format!("alloc 0 {SMALL}")).parse().unwrap();
+    let remainder = address % PAGE;
+    assert_ne!(remainder, 0);
+    let failure = a.must_fail(&format!("register {address} {SMALL} npu:0"));
+    assert_eq!((failure.code(), failure.stage()), ("invalid-argument", "register"), "{failure:?}");
+    assert_eq!(failure.0["range"][0].as_u64(), Some(address), "{failure:?}");
+    let message = failure.text("message");
+    assert!(message.contains(&remainder.to_string()), "which remainder? {message}");
+    assert!(!failure.text("advice").is_empty(), "{failure:?}");
+    // Nothing is left of it, and good memory is as good as before.
+    a.buffer(0, PAGE, 1);
+    a.quit();
+}
+
+#[test]
+fn what_hccs_cannot_take_goes_by_roce() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("hccn.conf");
+    std::fs::write(&path, "address_0=192.0.2.10\naddress_1=192.0.2.11\n").unwrap();
+    let npu = software_npu(2)
+        .variable("HCCL_INTRA_ROCE_ENABLE", "1")
+        .variable("MOONCAKE_TRANSFER_HCCN_CONF", path.to_str().unwrap());
+    let (mut a, mut b) = (Peer::start(&npu, Some(0)), Peer::start(&npu, Some(1)));
+    a.must(&format!("alloc 0 {SMALL}"));
+    let near = a.buffer(0, SMALL, 1);
+    assert_ne!(near % PAGE, 0);
+    let far = b.buffer(1, SMALL, 2);
+    let name = b.name();
+    a.must(&format!("transfer {}", moving("read", near, &name, far, SMALL, 4096, 0)));
+    assert!(a.holds(near, SMALL, 2));
+    a.quit();
+    b.quit();
+}
