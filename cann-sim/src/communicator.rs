@@ -15,18 +15,20 @@ use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::context;
-use crate::device::Device;
+use crate::description::Descriptions;
+use crate::device::{self, Device};
 use crate::fault;
 use crate::handle::Handles;
-use crate::link::{self, Link};
-use crate::rank_table::{self, LinkKind, RankTable};
+use crate::link::{self, Line, Link};
+use crate::rank_table::{self, LinkKind, Rank, RankTable};
 use crate::region::{self, Region};
 use crate::rendezvous::{self, Meeting};
+use crate::server_port::{self, HeldPort};
 use crate::settings::settings;
 use crate::status::{Fail, Outcome, hccl};
 
 /// Device memory that one link takes for its own buffers (facts 2.4 point 4).
-const LINK_BYTES: usize = 2 << 20;
+pub const LINK_BYTES: usize = 2 << 20;
 
 /// Pause between two looks at a link that is down.
 const DOWN_LINK_PAUSE: Duration = Duration::from_millis(2);
@@ -49,6 +51,10 @@ pub struct Communicator {
     bound: Mutex<Vec<Arc<Region>>>,
     preparing: Mutex<()>,
     prepared: Mutex<Option<Links>>,
+    /// The older family's memory and links.
+    pub descriptions: Descriptions,
+    /// The port our card listens at for higher ranks.
+    port: Mutex<Option<Arc<HeldPort>>>,
 }
 
 /// Live communicators.
@@ -82,6 +88,7 @@ pub fn create(table_text: &str, rank: u32, name: &str) -> Outcome<usize> {
         return Err(Fail::new(hccl::E_PARA, "the communicator's name is empty"));
     }
     let device = current_device()?;
+    let _server = server_port::initialise()?;
     let table = rank_table::parse(table_text, settings)?;
     let size = u32::try_from(table.ranks.len()).map_err(|_| Fail::new(hccl::E_PARA, "too many ranks"))?;
     let own = usize::try_from(rank).ok().and_then(|index| table.ranks.get(index)).ok_or_else(|| {
@@ -112,6 +119,8 @@ pub fn create(table_text: &str, rank: u32, name: &str) -> Outcome<usize> {
         bound: Mutex::default(),
         preparing: Mutex::new(()),
         prepared: Mutex::new(None),
+        descriptions: Descriptions::default(),
+        port: Mutex::new(None),
     };
     let handle = COMMUNICATORS.reserve();
     COMMUNICATORS.insert(handle, Arc::new(communicator));
@@ -134,7 +143,10 @@ pub fn destroy(handle: usize) -> Outcome {
     let links = communicator.prepared.lock().take();
     if let Some(links) = links {
         communicator.device.heap.discharge(LINK_BYTES * links.iter().flatten().count());
+        links.iter().flatten().for_each(|link| link.line.close());
     }
+    communicator.descriptions.end(communicator.device);
+    communicator.port.lock().take();
     NAMES.lock().remove(&(communicator.device.user_id, communicator.name.clone()));
     Ok(())
 }
@@ -162,10 +174,11 @@ impl Communicator {
         Ok(())
     }
 
-    /// The link to a rank, once prepared.
+    /// The link to a rank, once prepared, or once its descriptions were exchanged.
     pub fn link(&self, rank: u32) -> Option<Arc<Link>> {
-        let prepared = self.prepared.lock();
-        prepared.as_ref()?.get(usize::try_from(rank).ok()?)?.clone()
+        let index = usize::try_from(rank).ok()?;
+        let prepared = self.prepared.lock().as_ref().and_then(|links| links.get(index).cloned().flatten());
+        prepared.or_else(|| self.descriptions.link(rank))
     }
 
     /// `HcclCommPrepare`: blocks until every rank of the table is here, or the time is over.
@@ -175,7 +188,7 @@ impl Communicator {
         if self.prepared.lock().is_some() {
             return Ok(());
         }
-        let links = self.meet_all(deadline)?;
+        let links = self.meet_all(deadline).inspect_err(|_| drop(self.port.lock().take()))?;
         let count = links.iter().flatten().count();
         if !self.device.heap.charge(LINK_BYTES * count) {
             return Err(Fail::new(
@@ -188,21 +201,8 @@ impl Communicator {
     }
 
     fn meet_all(&self, deadline: Deadline) -> Outcome<Vec<Option<Arc<Link>>>> {
-        let settings = settings();
         let bound = self.bound.lock().clone();
-        let own = usize::try_from(self.rank).ok().and_then(|index| self.table.ranks.get(index));
-        let own = own.ok_or_else(|| Fail::new(hccl::E_INTERNAL, "our rank is not in the table"))?;
-        let kinds: Vec<LinkKind> =
-            self.table.ranks.iter().map(|rank| rank_table::choose_link(own, rank, settings)).collect();
-        // The kind of every link is part of the meeting place: peers that see it differently never meet.
-        let roce = if settings.intra_roce { [1_u8] } else { [0_u8] };
-        let key = rendezvous::key(&[
-            settings.namespace.as_bytes(),
-            self.name.as_bytes(),
-            self.table_text.as_bytes(),
-            settings.soc_name.to_bytes(),
-            &roce,
-        ]);
+        let kinds: Vec<LinkKind> = (0..self.size).map(|rank| self.link_kind(rank)).collect::<Outcome<_>>()?;
         let failed = |error: io::Error| self.meeting_failed(&error);
         // The checks of our own memory come first: they need no peer.
         let mut offers = Vec::new();
@@ -213,7 +213,9 @@ impl Communicator {
                 Some(link::make_offer(*kind, self.device.user_id, &bound)?)
             });
         }
-        let meeting = Meeting::open(key, self.rank, self.size, deadline).map_err(failed)?;
+        self.listen(&kinds)?;
+        let meeting =
+            Meeting::open(self.meeting_key(b"prepare"), self.rank, self.size, deadline).map_err(failed)?;
         let mut links = Vec::new();
         for ((rank, kind), offer) in (0_u32..).zip(kinds).zip(&offers) {
             links.push(match offer {
@@ -221,25 +223,71 @@ impl Communicator {
                 Some(offer) => {
                     self.wait_for_link(rank, deadline).map_err(failed)?;
                     let (socket, theirs) = meeting.meet(rank, offer, deadline).map_err(failed)?;
-                    let host_is_usable = kind == LinkKind::Roce || settings.is_a3;
-                    let local = link::resolve_local(&bound, host_is_usable);
-                    Some(Arc::new(Link::new(kind, self.ends(rank), socket, &theirs, local)?))
+                    let local = link::resolve_local(&bound, Self::host_is_usable(kind));
+                    let remote = link::reach(&theirs)?;
+                    Some(Arc::new(Link::new(
+                        kind,
+                        self.ends(rank),
+                        Arc::new(Line::new(socket)),
+                        remote,
+                        local,
+                    )))
                 }
             });
         }
         Ok(links)
     }
 
+    /// What every rank must see alike: peers that disagree on it never meet.
+    pub fn meeting_key(&self, purpose: &[u8]) -> String {
+        let settings = settings();
+        rendezvous::key(&[
+            settings.namespace.as_bytes(),
+            self.name.as_bytes(),
+            self.table_text.as_bytes(),
+            settings.soc_name.to_bytes(),
+            &[u8::from(settings.intra_roce)],
+            purpose,
+        ])
+    }
+
+    fn member(&self, rank: u32) -> Outcome<&Rank> {
+        usize::try_from(rank)
+            .ok()
+            .and_then(|index| self.table.ranks.get(index))
+            .ok_or_else(|| Fail::new(hccl::E_PARA, format!("there is no rank {rank} in the table")))
+    }
+
+    /// The link to a rank, as the rank table has it.
+    pub fn link_kind(&self, rank: u32) -> Outcome<LinkKind> {
+        Ok(rank_table::choose_link(self.member(self.rank)?, self.member(rank)?, settings()))
+    }
+
+    /// Whether our own host memory can be the local end: HCCS takes none of it on A2.
+    pub fn host_is_usable(kind: LinkKind) -> bool {
+        kind == LinkKind::Roce || settings().is_a3
+    }
+
+    /// Takes the port of our card, if higher ranks come over RoCE (facts 2.4 points 4 and 2.5).
+    fn listen(&self, kinds: &[LinkKind]) -> Outcome {
+        let is_server = (0..).zip(kinds).any(|(rank, kind)| rank > self.rank && *kind == LinkKind::Roce);
+        if is_server && self.port.lock().is_none() {
+            let held = server_port::hold(self.member(self.rank)?)?;
+            *self.port.lock() = held;
+        }
+        Ok(())
+    }
+
     /// Physical ids of our NPU and of a rank's.
-    fn ends(&self, rank: u32) -> (u32, u32) {
+    pub fn ends(&self, rank: u32) -> (u32, u32) {
         let other = usize::try_from(rank).ok().and_then(|index| self.table.ranks.get(index));
         (self.device.physical_id, other.map_or(u32::MAX, |other| other.device_id))
     }
 
     /// A link that a scripted fault holds down carries no meeting.
-    fn wait_for_link(&self, rank: u32, deadline: Deadline) -> io::Result<()> {
+    pub fn wait_for_link(&self, rank: u32, deadline: Deadline) -> io::Result<()> {
         let (own, peer) = self.ends(rank);
-        while fault::link_is_down(own, peer) {
+        while fault::link_is_down(own, peer) || !self.has_route(rank) {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -248,7 +296,22 @@ impl Communicator {
         Ok(())
     }
 
-    fn meeting_failed(&self, error: &io::Error) -> Fail {
+    /// Inside a super pod the chips find each other by the ids of the table: a missing or wrong one leads nowhere
+    /// (facts 3).
+    fn has_route(&self, rank: u32) -> bool {
+        let (Ok(own), Ok(peer), Ok(kind)) = (self.member(self.rank), self.member(rank), self.link_kind(rank))
+        else {
+            return false;
+        };
+        if kind != LinkKind::Hccs || own.super_pod_id.is_none() {
+            return true;
+        }
+        let real = device::super_device_id(self.device.physical_id).to_string();
+        own.super_device_id.as_deref() == Some(real.as_str()) && peer.super_device_id.is_some()
+    }
+
+    /// What a meeting that failed answers.
+    pub fn meeting_failed(&self, error: &io::Error) -> Fail {
         if error.kind() == io::ErrorKind::TimedOut {
             return Fail::new(
                 hccl::E_TIMEOUT,
@@ -271,7 +334,7 @@ impl Drop for Communicator {
 }
 
 /// Seconds as `HcclCommPrepare` takes them: 0 is `HCCL_CONNECT_TIMEOUT`, -1 for ever.
-fn deadline(timeout_seconds: i32) -> Outcome<Deadline> {
+pub fn deadline(timeout_seconds: i32) -> Outcome<Deadline> {
     let seconds = match timeout_seconds {
         -1 => return Ok(None),
         0 => *settings().connect_timeout_seconds.as_ref().unwrap_or(&120),

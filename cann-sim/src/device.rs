@@ -95,3 +95,8 @@ pub fn give_back(account: &AtomicUsize) {
     // An account never goes below zero; the failed update of an empty one is no error.
     let _ = account.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| used.checked_sub(1));
 }
+
+/// Super pod device id of a physical device: server, chip and device in one number.
+pub fn super_device_id(physical_id: u32) -> u32 {
+    (settings().server_index << 22) | ((physical_id & 0x3f) << 16) | (physical_id & 0xffff)
+}

@@ -23,6 +23,7 @@
 //! | [`host_registration`], [`callback`] | the program's memory and threads in the runtime's service |
 //! | [`copy`], [`copy_rules`], [`batch_copy`], [`pitched_copy`] | how bytes move, and which copies are allowed |
 //! | [`rank_table`], [`region`], [`rendezvous`], [`fd_channel`], [`life`], [`link`], [`communicator`], [`one_sided`] | one-sided HCCL |
+//! | [`description`], [`server_port`] | the older family of one-sided HCCL; what processes of one server contend for |
 //! | [`cost`] | where a cost profile charges time |
 //! | [`board`] | what all processes of a namespace know together: memory in use, counters of rules |
 //! | [`fault`] | scripted faults, by environment or while running, and a record of calls |
@@ -52,6 +53,7 @@ pub mod context;
 pub mod copy;
 pub mod copy_rules;
 pub mod cost;
+pub mod description;
 pub mod device;
 pub mod event;
 pub mod export;
@@ -69,6 +71,7 @@ pub mod rank_table;
 pub mod region;
 pub mod rendezvous;
 pub mod reservation;
+pub mod server_port;
 pub mod settings;
 pub mod share;
 pub mod span;

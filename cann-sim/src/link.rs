@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use parking_lot::Mutex;
 
 use crate::arena::{self, HUGE_PAGE, Mapping};
-use crate::block::{self, Block, Place};
+use crate::block::{self, Block, Owner, Place};
 use crate::copy::{self, Direction};
 use crate::life::Life;
 use crate::rank_table::LinkKind;
@@ -108,6 +108,54 @@ pub enum Peer {
     Gone,
 }
 
+/// What two ranks keep of their meeting: the sign of life, and whether the wire between them still carries bytes.
+#[derive(Debug)]
+pub struct Line {
+    socket: UnixStream,
+    life: Life,
+    /// Held while bytes pass that no stream waits for any more.
+    is_open: Mutex<bool>,
+}
+
+impl Line {
+    /// A line over the socket of a meeting.
+    pub fn new(socket: UnixStream) -> Self {
+        Self { life: Life::of_peer(&socket), socket, is_open: Mutex::new(true) }
+    }
+
+    /// Moves bytes unless the line was closed; false when it was.
+    pub fn pass(&self, moves: impl FnOnce()) -> bool {
+        let is_open = self.is_open.lock();
+        if *is_open {
+            moves();
+        }
+        *is_open
+    }
+
+    /// Tells the peer, and ends the work requests that the card still has: when this returns, none moves a byte.
+    pub fn close(&self) {
+        let mut is_open = self.is_open.lock();
+        if std::mem::take(&mut *is_open) {
+            // The peer may be gone already; then nobody needs the farewell.
+            // SAFETY: the descriptor is open and the buffer has one byte.
+            unsafe {
+                libc::send(
+                    self.socket.as_raw_fd(),
+                    FAREWELL.as_ptr().cast(),
+                    FAREWELL.len(),
+                    libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+                )
+            };
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// A prepared link to one rank.
 #[derive(Debug)]
 pub struct Link {
@@ -119,43 +167,32 @@ pub struct Link {
     pub remote: RegionMap,
     /// Our own regions that this kind of link can use.
     pub local: RegionMap,
-    socket: UnixStream,
-    life: Life,
+    /// Where the bytes pass.
+    pub line: Arc<Line>,
 }
 
 impl Link {
-    /// Maps what the peer offered.
+    /// A link with the peer's regions as they are reached from here.
     pub fn new(
         kind: LinkKind,
         ends: (u32, u32),
-        socket: UnixStream,
-        offer: &Offer,
+        line: Arc<Line>,
+        remote: Vec<Reachable>,
         local: RegionMap,
-    ) -> Outcome<Self> {
-        let failed =
-            |error: io::Error| Fail::new(hccl::E_MEMORY, format!("cannot map the peer's memory: {error}"));
-        let mut imports = Vec::new();
-        for file in &offer.files {
-            imports.push(import(file).map_err(failed)?);
-        }
-        let pid = libc::pid_t::try_from(offer.pid).map_err(|_| malformed())?;
-        let mut regions = Vec::new();
-        for region in &offer.regions {
-            regions.push(reach_offered(region, &imports, pid).ok_or_else(malformed)?);
-        }
-        Ok(Self { kind, ends, remote: RegionMap::new(regions), local, life: Life::of_peer(&socket), socket })
+    ) -> Self {
+        Self { kind, ends, remote: RegionMap::new(remote), local, line }
     }
 
     /// Whether the peer is still there; two system calls.
     pub fn peer(&self) -> Peer {
-        if self.life.has_ended() {
+        if self.line.life.has_ended() {
             return Peer::Gone;
         }
         let mut byte = 0_u8;
         // SAFETY: the descriptor is open and the buffer has one byte; MSG_PEEK leaves the farewell for later looks.
         let received = unsafe {
             libc::recv(
-                self.socket.as_raw_fd(),
+                self.line.socket.as_raw_fd(),
                 (&raw mut byte).cast(),
                 1,
                 libc::MSG_PEEK | libc::MSG_DONTWAIT,
@@ -170,23 +207,24 @@ impl Link {
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        // The peer may be gone already; then nobody needs the farewell.
-        // SAFETY: the descriptor is open and the buffer has one byte.
-        unsafe {
-            libc::send(
-                self.socket.as_raw_fd(),
-                FAREWELL.as_ptr().cast(),
-                FAREWELL.len(),
-                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
-            )
-        };
-    }
-}
-
 fn malformed() -> Fail {
     Fail::new(hccl::E_INTERNAL, "the peer's offer is malformed")
+}
+
+/// Maps what a peer offered.
+pub fn reach(offer: &Offer) -> Outcome<Vec<Reachable>> {
+    let failed =
+        |error: io::Error| Fail::new(hccl::E_MEMORY, format!("cannot map the peer's memory: {error}"));
+    let mut imports = Vec::new();
+    for file in &offer.files {
+        imports.push(import(file).map_err(failed)?);
+    }
+    let pid = libc::pid_t::try_from(offer.pid).map_err(|_| malformed())?;
+    let mut regions = Vec::new();
+    for region in &offer.regions {
+        regions.push(reach_offered(region, &imports, pid).ok_or_else(malformed)?);
+    }
+    Ok(regions)
 }
 
 fn reach_offered(region: &OfferedRegion, imports: &[Import], pid: libc::pid_t) -> Option<Reachable> {
@@ -218,6 +256,16 @@ pub fn make_offer(kind: LinkKind, user_id: u32, regions: &[Arc<Region>]) -> Outc
                 offer_block(&mut offer, &mut files, &device_block(kind, user_id, region)?, region)?
             }
             (LinkKind::Roce, RegionKind::Host) => match block::find(region.start) {
+                // HCCL registers host memory itself, and the driver does that once (facts 1.6 and 2.6).
+                Some(block) if block.owner == Owner::Program => {
+                    return Err(nic_refusal(region, "507910: it is registered by aclrtHostRegister already"));
+                }
+                Some(block) if block.owner == Owner::Mapped => {
+                    return Err(nic_refusal(
+                        region,
+                        "host memory of aclrtMallocPhysical cannot be registered",
+                    ));
+                }
                 Some(block)
                     if block.place == Place::Host && block.reach(region.start, region.length).is_some() =>
                 {
@@ -241,6 +289,13 @@ pub fn make_offer(kind: LinkKind, user_id: u32, regions: &[Arc<Region>]) -> Outc
     Ok(offer)
 }
 
+fn nic_refusal(region: &Region, why: &str) -> Fail {
+    Fail::new(
+        hccl::E_NETWORK,
+        format!("NIC registration of {} bytes at {:#x} failed: {why}", region.length, region.start),
+    )
+}
+
 /// The allocation behind a device region, if the link can take it.
 fn device_block(kind: LinkKind, user_id: u32, region: &Region) -> Outcome<Arc<Block>> {
     let refused = |why: &str| {
@@ -251,7 +306,9 @@ fn device_block(kind: LinkKind, user_id: u32, region: &Region) -> Outcome<Arc<Bl
         Fail::new(code, format!("{step} of {} bytes at {:#x} failed: {why}", region.length, region.start))
     };
     let block = block::find(region.start)
-        .filter(|block| block.place == Place::Device(user_id))
+        .filter(|block| {
+            block.place == Place::Device(user_id) && !matches!(block.owner, Owner::Foreign { .. })
+        })
         .ok_or_else(|| refused("it is no memory of this device"))?;
     if block.reach(region.start, region.length).is_none() {
         return Err(refused("the range is longer than the allocation"));
@@ -294,15 +351,8 @@ fn probe_plain(region: &Region) -> Outcome {
     for address in [region.start, region.start + region.length - 1] {
         let mut byte = 0_u8;
         let local = (&raw mut byte) as usize;
-        copy::move_foreign(copy::own_pid(), local, address, 1, Direction::Read, &|| false).map_err(|_| {
-            Fail::new(
-                hccl::E_NETWORK,
-                format!(
-                    "NIC registration of {} bytes at {:#x} failed: {address:#x} is not mapped",
-                    region.length, region.start
-                ),
-            )
-        })?;
+        copy::move_foreign(copy::own_pid(), local, address, 1, Direction::Read, &|| false)
+            .map_err(|_| nic_refusal(region, &format!("{address:#x} is not mapped")))?;
     }
     Ok(())
 }

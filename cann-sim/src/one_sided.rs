@@ -92,16 +92,20 @@ impl OneSided {
         let (own, peer) = self.link.ends;
         let aborted = || aborted.is_some_and(|aborted| aborted());
         let stop = || aborted() || fault::link_is_down(own, peer);
+        let limit = self.part_limit(rate);
         let started = Instant::now();
         let mut moved_bytes = 0_u64;
-        for piece in &self.pieces {
-            cost::charge(self.link.kind, self.direction, piece.length);
-            for piece in piece.parts(rate.map_or(usize::MAX, |_| SLOW_PART_BYTES)) {
+        for (index, whole) in self.pieces.iter().enumerate() {
+            cost::charge(self.link.kind, self.direction, whole.length);
+            for (number, piece) in whole.parts(limit).enumerate() {
                 let result =
                     if stop() { Err(Interrupted::Stopped) } else { piece.run(self.direction, &stop) };
                 match result {
                     Ok(()) => {}
-                    Err(Interrupted::Stopped) if aborted() => return Ok(()),
+                    Err(Interrupted::Stopped) if aborted() => {
+                        self.abandon(index, number.saturating_mul(limit), rate);
+                        return Ok(());
+                    }
                     Err(Interrupted::Stopped) => return self.link_error(stream),
                     // The owner's memory is unmapped or its process ended: the NIC gets no answer.
                     Err(Interrupted::Refused(_)) => return unanswered(stream),
@@ -116,17 +120,42 @@ impl OneSided {
         Ok(())
     }
 
-    /// The bytes land in their own time, as long as the link lives.
+    /// Bytes between two looks whether to go on. On RoCE a part is also what the card moves as a whole.
+    fn part_limit(&self, rate: Option<u64>) -> usize {
+        match (rate, self.link.kind) {
+            (Some(_), _) => SLOW_PART_BYTES,
+            (None, LinkKind::Roce) => copy::CHUNK,
+            (None, LinkKind::Hccs) => usize::MAX,
+        }
+    }
+
+    /// The stream was aborted inside the batch. The chip's copies end with their task; the doorbells of a RoCE batch
+    /// have all rung by then, and the card goes on with its work requests until the queue pair is destroyed.
+    fn abandon(&self, index: usize, done: usize, rate: Option<u64>) {
+        if self.link.kind == LinkKind::Hccs {
+            return;
+        }
+        let mut rest: Vec<Piece> = self.pieces.get(index..).unwrap_or_default().to_vec();
+        if let Some(piece) = rest.first_mut() {
+            let done = done.min(piece.length);
+            *piece = Piece {
+                local: piece.local + done,
+                remote: piece.remote + done,
+                length: piece.length - done,
+                route: piece.route,
+            };
+        }
+        let (link, direction) = (Arc::clone(&self.link), self.direction);
+        // Without a thread the bytes stay away, as those of a card that gave up.
+        let _ = std::thread::Builder::new()
+            .name("npu-nic".to_owned())
+            .spawn(move || land(&link, direction, &rest, rate));
+    }
+
+    /// The bytes land in their own time, unless the communicator is destroyed before.
     fn move_later(&self, time: Duration, stream: &Stream) {
-        let (link, direction, pieces) = (Arc::downgrade(&self.link), self.direction, self.pieces.clone());
-        fault::land_later(stream, time, move || {
-            // The link's regions keep alive what the pieces name.
-            let Some(_link) = link.upgrade() else { return };
-            for piece in pieces {
-                // A range that is not there any more takes nothing.
-                let _ = piece.run(direction, &|| false);
-            }
-        });
+        let (link, direction, pieces) = (Arc::clone(&self.link), self.direction, self.pieces.clone());
+        fault::land_later(stream, time, move || land(&link, direction, &pieces, None));
     }
 
     /// Nothing passes: HCCS says so, RoCE waits for an answer.
@@ -138,6 +167,28 @@ impl OneSided {
                 format!("the link between the physical NPUs {own} and {peer} is down"),
             )),
             LinkKind::Roce => unanswered(stream),
+        }
+    }
+}
+
+/// Moves pieces that no stream waits for; the link's regions keep alive what they name.
+fn land(link: &Link, direction: Direction, pieces: &[Piece], rate: Option<u64>) {
+    let started = Instant::now();
+    let mut moved_bytes = 0_u64;
+    for piece in pieces.iter().flat_map(|piece| piece.parts(rate.map_or(copy::CHUNK, |_| SLOW_PART_BYTES))) {
+        let passed = link.line.pass(|| {
+            // A range that is not there any more takes nothing.
+            let _ = piece.run(direction, &|| false);
+        });
+        if !passed {
+            return;
+        }
+        moved_bytes = moved_bytes.saturating_add(u64::try_from(piece.length).unwrap_or(u64::MAX));
+        if let Some(rate) = rate {
+            let due = started.checked_add(time_of(moved_bytes, rate));
+            std::thread::sleep(
+                due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now())),
+            );
         }
     }
 }

@@ -68,6 +68,12 @@ pub const TABLE: &[Variable] = &[
         meaning: "super pod id that aclrtGetDeviceInfo answers",
     },
     Variable {
+        name: "CANN_SIM_INIT_EXCLUSIVE_MS",
+        default: "0",
+        meaning: "milliseconds an initialisation of a communicator takes, 0 to 60000; another process of the server \
+                  that begins one meanwhile is answered 7",
+    },
+    Variable {
         name: "CANN_SIM_FAULTS",
         default: "",
         meaning: "scripted faults, NAME[/WHERE]=ACTION[@[all:]N[+]] joined by ';'; see the module fault",
@@ -98,6 +104,10 @@ pub struct Settings {
     pub namespace: String,
     /// Number of this server in its super pod.
     pub server_index: u32,
+    /// How long an initialisation of a communicator keeps other processes of the server out.
+    pub init_exclusive_ms: u32,
+    /// `HCCL_NPU_SOCKET_PORT_RANGE` is set: cards take a free port.
+    pub card_chooses_port: bool,
     /// Super pod of this server.
     pub super_pod_id: u32,
     /// `HCCL_INTRA_ROCE_ENABLE` is set and not zero.
@@ -153,6 +163,7 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
     let device_count = number("CANN_SIM_DEVICE_COUNT", 8, 1, 64);
     let fault_socket = number("CANN_SIM_FAULT_SOCKET", 0, 0, 1) == 1;
     let server_index = number("CANN_SIM_SERVER_INDEX", 0, 0, 1023);
+    let init_exclusive_ms = number("CANN_SIM_INIT_EXCLUSIVE_MS", 0, 0, 60_000);
     let super_pod_id = number("CANN_SIM_SUPER_POD_ID", 0, 0, u32::MAX);
     let physical_ids = match text("CANN_SIM_PHYSICAL_IDS") {
         None => (0..device_count).collect(),
@@ -204,6 +215,8 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
         release,
         namespace: text("CANN_SIM_NAMESPACE").map_or_else(|| user.to_string(), str::to_owned),
         server_index,
+        init_exclusive_ms,
+        card_chooses_port: text("HCCL_NPU_SOCKET_PORT_RANGE").is_some(),
         super_pod_id,
         intra_roce: text("HCCL_INTRA_ROCE_ENABLE").is_some_and(|word| word.parse::<i64>() != Ok(0)),
         connect_timeout_seconds,

@@ -9,7 +9,7 @@ use crate::copy_rules;
 use crate::device::{by_user_id, devices, find};
 use crate::settings::settings;
 use crate::status::{self, Fail, Outcome, acl};
-use crate::{context, copy};
+use crate::{context, copy, device};
 
 /// `aclInit` calls that no `aclFinalize` has answered: 0 or 1.
 static INITIALIZED: AtomicU64 = AtomicU64::new(0);
@@ -25,18 +25,13 @@ fn acl_version() -> (i32, i32, i32) {
     }
 }
 
-/// Super pod device id of a physical device: server, chip and device in one number.
-fn super_device_id(physical_id: u32) -> u32 {
-    (settings().server_index << 22) | ((physical_id & 0x3f) << 16) | (physical_id & 0xffff)
-}
-
 fn device_attribute(user_id: i32, attribute: i32) -> Outcome<i64> {
     let device = by_user_id(user_id)?;
     Ok(match attribute {
         301 => i64::try_from(settings().hbm_size_bytes).unwrap_or(i64::MAX),
         401 | 501 => 0,
         402 => i64::from(device.physical_id),
-        403 => i64::from(super_device_id(device.physical_id)),
+        403 => i64::from(device::super_device_id(device.physical_id)),
         404 => i64::from(settings().server_index),
         405 => i64::from(settings().super_pod_id),
         408 => i64::from(settings().is_a3),

@@ -18,11 +18,13 @@ const CONFIG_BYTES: usize = 300;
 /// The shortest config that has a name.
 const CONFIG_WITH_NAME_BYTES: usize = 160;
 
-fn require(condition: bool, what: &str) -> Outcome {
+/// Refuses NULL as HCCL does.
+pub fn require(condition: bool, what: &str) -> Outcome {
     if condition { Ok(()) } else { Err(Fail::new(hccl::E_PTR, what)) }
 }
 
-fn resolve(handle: *mut c_void) -> Outcome<Arc<Communicator>> {
+/// The communicator of a handle.
+pub fn resolve(handle: *mut c_void) -> Outcome<Arc<Communicator>> {
     require(!handle.is_null(), "the communicator is NULL")?;
     communicator::resolve(handle as usize)
 }

@@ -45,7 +45,12 @@ pub fn command(source: &str, case: &str) -> Command {
     let mut command = Command::new(program(source));
     command.arg(case).env("LD_LIBRARY_PATH", libraries());
     command.env("CANN_SIM_NAMESPACE", format!("{}-{source}-{case}", std::process::id()));
-    for name in ["ASCEND_RT_VISIBLE_DEVICES", "HCCL_INTRA_ROCE_ENABLE", "HCCL_CONNECT_TIMEOUT"] {
+    for name in [
+        "ASCEND_RT_VISIBLE_DEVICES",
+        "HCCL_INTRA_ROCE_ENABLE",
+        "HCCL_CONNECT_TIMEOUT",
+        "HCCL_NPU_SOCKET_PORT_RANGE",
+    ] {
         command.env_remove(name);
     }
     command
