@@ -1,11 +1,16 @@
 #!/bin/bash
 # Puts upstream's released wheels into a directory of their own, for the tests that take them as real peers.
-# Usage: make_peers.sh DIRECTORY. The tests look in $MOONCAKE_TRANSFER_PEERS, or in peers/ of the target directory.
+# Usage: make_peers.sh DIRECTORY [RELEASE...]. The tests look in $MOONCAKE_TRANSFER_PEERS, or in peers/ of the target directory.
 # The wheels need libibverbs; where the system has none, the distribution's package is unpacked beside them.
 set -euo pipefail
 directory=${1:?directory}
+shift
+releases=("$@")
+if [ ${#releases[@]} = 0 ]; then
+    releases=(0.3.13.post1 0.3.11.post1 0.3.10.post2 0.3.8)
+fi
 mkdir -p "$directory/lib"
-for release in 0.3.13.post1 0.3.11.post1; do
+for release in "${releases[@]}"; do
     if [ ! -x "$directory/$release/bin/mooncake_master" ]; then
         python3 -m venv "$directory/$release"
         "$directory/$release/bin/pip" install --quiet "mooncake-transfer-engine-non-cuda==$release"
