@@ -165,6 +165,20 @@ int mooncake_transfer_create(const struct mooncake_transfer_options *options, tr
 /** Writes the name that peers open, IPv6 hosts in brackets. Fails when capacity is too small (256 never is). */
 int mooncake_transfer_session_name(transfer_engine_t engine, char *name, size_t capacity);
 
+/**
+ * Makes ready what a protocol needs, as the protocol argument of upstream's initialize asks for it. "ascend"
+ * opens CANN; where that fails, one warning says why, host memory can still be moved and device memory is
+ * refused, unless MOONCAKE_TRANSFER_REQUIRE_NPU=1 makes it an error. "rdma" warns once that no card is driven.
+ * Every other protocol, also an unknown one, is fine: host memory always moves within the host or by TCP.
+ */
+int mooncake_transfer_use_protocol(transfer_engine_t engine, const char *protocol);
+
+/**
+ * Writes the lowest host address that the engine of that name has published, else its lowest device address,
+ * else 0. A descriptor known before is fetched anew.
+ */
+int mooncake_transfer_first_buffer_address(transfer_engine_t engine, const char *segment_name, uint64_t *address);
+
 /** Asks whether the engine of that name answers. */
 int mooncake_transfer_probe(transfer_engine_t engine, const char *segment_name);
 
@@ -189,6 +203,20 @@ int mooncake_transfer_cancel(transfer_engine_t engine, batch_id_t batch_id);
 int mooncake_transfer_run(transfer_engine_t engine, const struct transfer_request *requests, size_t count,
                           int64_t timeout_ms, batch_id_t *still_running);
 
+/**
+ * As mooncake_transfer_submit, for requests of one direction (OPCODE_*) and one segment, given as arrays of
+ * count local addresses, remote addresses and lengths. notify_msg, unless NULL, is sent to the segment when the
+ * whole batch is complete.
+ */
+int mooncake_transfer_submit_lists(transfer_engine_t engine, batch_id_t batch_id, segment_id_t segment_id, int opcode,
+                                   const uint64_t *local, const uint64_t *remote, const uint64_t *lengths_bytes,
+                                   size_t count, const struct notify_msg *notify_msg, int64_t timeout_ms);
+
+/** As mooncake_transfer_run, for requests given as mooncake_transfer_submit_lists takes them. */
+int mooncake_transfer_run_lists(transfer_engine_t engine, segment_id_t segment_id, int opcode, const uint64_t *local,
+                                const uint64_t *remote, const uint64_t *lengths_bytes, size_t count,
+                                const struct notify_msg *notify_msg, int64_t timeout_ms, batch_id_t *still_running);
+
 /** Writes why a task failed. METADATA when the task has not failed. */
 int mooncake_transfer_task_error(transfer_engine_t engine, batch_id_t batch_id, size_t task_id,
                                  struct mooncake_transfer_error *error);
@@ -198,6 +226,9 @@ int mooncake_transfer_task_error(transfer_engine_t engine, batch_id_t batch_id, 
  * when capacity is too small (TOO_MANY_REQUESTS), so that a call with capacity 0 tells how much to bring.
  */
 int mooncake_transfer_counters(transfer_engine_t engine, char *text, size_t capacity, size_t *length_bytes);
+
+/** Writes the engine's topology as upstream's JSON; capacity and length as for mooncake_transfer_counters. */
+int mooncake_transfer_topology(transfer_engine_t engine, char *text, size_t capacity, size_t *length_bytes);
 
 /**
  * Sends the log to sink instead of standard error (NULL: back to standard error) from level upward; user is

@@ -25,6 +25,10 @@ pub(crate) struct EngineEntry {
     pub(crate) engine: Arc<Engine>,
     /// What a negative `timeout_ms` stands for.
     default_timeout: Duration,
+    /// Whether a protocol that needs NPUs is an error where there are none.
+    pub(crate) require_npu: bool,
+    /// Whether the environment asks for TCP only.
+    pub(crate) force_tcp: bool,
 }
 
 impl EngineEntry {
@@ -44,9 +48,11 @@ pub(crate) fn engine(handle: Handle) -> Result<Arc<EngineEntry>> {
 fn create(metadata: String, local_name: String, device: Option<i32>, auto_discover: bool) -> Result<Handle> {
     let config = log_line::with_log(Config::from_env);
     raise_open_files();
-    let default_timeout = config.transfer_timeout;
+    let (default_timeout, require_npu, force_tcp) =
+        (config.transfer_timeout, config.require_npu, config.force_tcp);
     let engine = Engine::new(EngineOptions { metadata, local_name, device, auto_discover, config })?;
-    let entry = Arc::new(EngineEntry { engine: Arc::clone(&engine), default_timeout });
+    let entry =
+        Arc::new(EngineEntry { engine: Arc::clone(&engine), default_timeout, require_npu, force_tcp });
     ENGINES.insert(entry).inspect_err(|_| engine.close())
 }
 

@@ -26,6 +26,7 @@ mod engine;
 mod graceful;
 mod handle;
 mod last_error;
+mod lists;
 mod log_line;
 mod log_sink;
 mod no_effect;

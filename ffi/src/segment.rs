@@ -5,7 +5,8 @@ use std::ffi::{c_char, c_int};
 use mooncake::error::{Result, Stage};
 
 use crate::abi::Handle;
-use crate::boundary::{invalid, minus_one, negative, text};
+use crate::boundary::{invalid, minus_one, negative, output, text};
+use crate::code;
 use crate::engine::engine;
 
 /// The name without leading slashes; nothing left is an error.
@@ -43,6 +44,22 @@ export! {
     failure minus_one, {
         // SAFETY: the header asks for a text closed by NUL.
         unsafe { open(engine, segment_name, false) }
+    }
+}
+
+export! {
+    /// Writes the first address that a peer has published.
+    fn mooncake_transfer_first_buffer_address(
+        engine: Handle, segment_name: *const c_char, address: *mut u64,
+    ) -> c_int,
+    failure code::of, {
+        let entry = self::engine(engine)?;
+        // SAFETY: the header asks for a text closed by NUL.
+        let name = unsafe { text(segment_name, "segment_name", Stage::Resolve) }?;
+        // SAFETY: the header asks for a place of the caller's.
+        let address = unsafe { output(address, "address", Stage::Resolve) }?;
+        address.write(entry.engine.first_buffer_address(trimmed(&name)?)?.unwrap_or(0));
+        Ok(0)
     }
 }
 

@@ -79,6 +79,7 @@ c_function!(A B);
 c_function!(A B C);
 c_function!(A B C D);
 c_function!(A B C D E);
+c_function!(A B C D E F G H I J);
 
 /// Every export with its type.
 fn exports() -> BTreeMap<&'static str, String> {
@@ -102,11 +103,13 @@ fn exports() -> BTreeMap<&'static str, String> {
         engine::mooncake_transfer_set_log: fn(_, _, _),
         transport::installTransport: fn(_, _, _),
         transport::uninstallTransport: fn(_, _),
+        transport::mooncake_transfer_use_protocol: fn(_, _),
         segment::openSegment: fn(_, _),
         segment::openSegmentNoCache: fn(_, _),
         segment::closeSegment: fn(_, _),
         segment::removeLocalSegment: fn(_, _),
         segment::syncSegmentCache: fn(_),
+        segment::mooncake_transfer_first_buffer_address: fn(_, _, _),
         no_effect::warmupEfaSegment: fn(_, _),
         no_effect::getNicLoadStats: fn(_, _, _),
         buffer::registerLocalMemory: fn(_, _, _, _, _),
@@ -122,11 +125,14 @@ fn exports() -> BTreeMap<&'static str, String> {
         batch::mooncake_transfer_wait: fn(_, _, _),
         batch::mooncake_transfer_cancel: fn(_, _),
         batch::mooncake_transfer_run: fn(_, _, _, _, _),
+        lists::mooncake_transfer_submit_lists: fn(_, _, _, _, _, _, _, _, _, _),
+        lists::mooncake_transfer_run_lists: fn(_, _, _, _, _, _, _, _, _, _),
         notification::getNotifsFromEngine: fn(_, _),
         notification::freeNotifsMsgBuf: fn(_, _),
         notification::genNotifyInEngine: fn(_, _, _),
         report::showLinks: fn(_, _, _, _),
         report::mooncake_transfer_counters: fn(_, _, _, _),
+        report::mooncake_transfer_topology: fn(_, _, _, _),
         graceful::enableGracefulShutdown: fn(_),
         version::mooncake_transfer_version: fn(),
         code::mooncake_transfer_code_name: fn(_),

@@ -2,18 +2,61 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
+use std::sync::Once;
+
 use mooncake::engine::TransportKind;
-use mooncake::error::Stage;
+use mooncake::error::{Error, Result, Stage};
 
 use crate::abi::Handle;
 use crate::boundary::{null, text};
-use crate::engine::engine;
+use crate::code;
+use crate::engine::{EngineEntry, engine};
 use crate::handle::encode_transport;
 
 fn number(kind: TransportKind) -> u8 {
     match kind {
         TransportKind::Ascend => 1,
         TransportKind::Tcp => 2,
+    }
+}
+
+/// Makes ready what the protocol of upstream's `initialize` names; see `mooncake_transfer_use_protocol`.
+fn use_protocol(entry: &EngineEntry, protocol: &str) -> Result<()> {
+    static NO_NPU: Once = Once::new();
+    static NO_CARD: Once = Once::new();
+    match protocol {
+        "ascend" if !entry.force_tcp => match entry.engine.install_transport("ascend", None) {
+            Err(error) if error.stage() == Stage::Load && !entry.require_npu => {
+                warn_without_npu(&NO_NPU, &error)
+            }
+            outcome => outcome.map(drop)?,
+        },
+        "rdma" => NO_CARD.call_once(|| {
+            log::warn!("no RDMA card is driven: host memory moves within the host or by TCP");
+        }),
+        _ => (),
+    }
+    Ok(())
+}
+
+fn warn_without_npu(once: &Once, error: &Error) {
+    once.call_once(|| {
+        log::warn!(
+            "no NPU: host memory can be moved, device memory is refused \
+             (MOONCAKE_TRANSFER_REQUIRE_NPU=1 makes this an error): {error}"
+        );
+    });
+}
+
+export! {
+    /// Makes ready what a protocol needs.
+    fn mooncake_transfer_use_protocol(engine: Handle, protocol: *const c_char) -> c_int,
+    failure code::of, {
+        let entry = self::engine(engine)?;
+        // SAFETY: the header asks for a text closed by NUL.
+        let protocol = unsafe { text(protocol, "protocol", Stage::Configure) }?;
+        use_protocol(&entry, &protocol)?;
+        Ok(0)
     }
 }
 

@@ -109,6 +109,8 @@ pub struct Config {
     pub tcp_keep: bool,
     /// `MOONCAKE_TRANSFER_TCP_SESSIONS`.
     pub tcp_max_sessions: usize,
+    /// `MOONCAKE_TRANSFER_REQUIRE_NPU` is 1.
+    pub require_npu: bool,
     /// `MOONCAKE_TRANSFER_SAME_HOST`.
     pub same_host: bool,
 }
@@ -186,6 +188,7 @@ impl Config {
             tcp_first_version: r.switch(&table::TCP_FIRST_VERSION),
             tcp_keep: !is_off(r, &table::TCP_KEEP),
             tcp_max_sessions: r.number_as(&table::TCP_SESSIONS),
+            require_npu: r.switch(&table::REQUIRE_NPU),
             same_host: !is_off(r, &table::SAME_HOST),
         };
         (config, reader.warnings)

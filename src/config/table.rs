@@ -113,6 +113,8 @@ variables! {
     TCP_KEEP = "MC_TCP_ENABLE_CONNECTION_POOL": Kind::Text("1");
     /// Data connections served at once; one more is turned away.
     TCP_SESSIONS = "MOONCAKE_TRANSFER_TCP_SESSIONS": number(4096, 1, 1 << 20, "connections");
+    /// Makes the protocol "ascend" an error where CANN cannot be opened, instead of a warning and host memory only.
+    REQUIRE_NPU = "MOONCAKE_TRANSFER_REQUIRE_NPU": Kind::Exactly("1");
     /// Moves host memory between processes of one host without sockets; 0, false, no or off turns it off.
     SAME_HOST = "MOONCAKE_TRANSFER_SAME_HOST": Kind::Text("1");
 }

@@ -88,6 +88,22 @@ impl Engine {
         handshake::probe(&peer, &self.shared.config, self.shared.metadata_deadline())
     }
 
+    /// The lowest address that the engine of that name has published, or `None` when it has published none; its
+    /// descriptor is fetched anew if it was known.
+    ///
+    /// # Errors
+    /// As [`Engine::open_segment`].
+    pub fn first_buffer_address(&self, name: &str) -> Result<Option<u64>> {
+        let id = self.open_segment(name, false)?;
+        let Some(segment) = self.shared.segment(id) else { return Ok(None) };
+        let descriptor = segment.descriptor();
+        // Upstream answers what was registered first; the order of registration is not published, so that the
+        // lowest host address, or else the lowest device address, stands for it.
+        let host = descriptor.buffers.iter().map(|buffer| buffer.address).min();
+        let device = || descriptor.ours.as_ref()?.memory.iter().map(|memory| memory.address).min();
+        Ok(host.or_else(device))
+    }
+
     /// Takes the notes that have come in.
     #[must_use]
     pub fn take_notes(&self) -> Vec<Note> {
