@@ -26,6 +26,7 @@ pub mod admin;
 pub mod flags;
 pub mod journal;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod moment;
 pub mod policy;

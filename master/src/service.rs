@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::admin::{self, Admin, Rates};
 use crate::flags::Settings;
 use crate::journal::{Journal, JournalError, Options, Verdict};
+use crate::memory::Returner;
 use crate::metrics::Metrics;
 use crate::moment::Clock;
 use crate::rpc::{self, Server};
@@ -57,7 +58,7 @@ pub struct Service {
     /// Where the metadata server listens, if there is one.
     pub metadata_address: Option<SocketAddr>,
     stopping: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    upkeep: JoinHandle<()>,
 }
 
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -124,17 +125,20 @@ impl Service {
         }
         tokio::spawn(server.run(rpc_listener));
         let stopping = Arc::new(AtomicBool::new(false));
-        let threads = vec![
-            periodic("upkeep", TICK, &stopping, {
-                let state = Arc::clone(&state);
-                move || state.tick(clock.now())
-            })?,
-            periodic("compaction", COMPACTION_CHECK, &stopping, {
-                let state = Arc::clone(&state);
-                move || state.compact_journal_if_wanted()
-            })?,
-        ];
-        Ok(Self { state, rpc_address, admin_address, metadata_address, stopping, threads })
+        let upkeep = periodic("upkeep", TICK, &stopping, {
+            let state = Arc::clone(&state);
+            let mut returner = Returner::default();
+            move || {
+                let now = clock.now();
+                state.tick(now);
+                returner.look(now, || state.metadata_bytes());
+            }
+        })?;
+        periodic("compaction", COMPACTION_CHECK, &stopping, {
+            let state = Arc::clone(&state);
+            move || state.compact_journal_if_wanted()
+        })?;
+        Ok(Self { state, rpc_address, admin_address, metadata_address, stopping, upkeep })
     }
 
     fn state(settings: &Settings, clock: Clock) -> Result<State, StartError> {
@@ -159,14 +163,13 @@ impl Service {
         Ok(state)
     }
 
-    /// Ends the upkeep and writes what is left of the journal.
+    /// Ends the upkeep and writes what is left of the journal. A compaction is not waited for: half a snapshot has
+    /// no name, and the journal before it is whole.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
-        for thread in self.threads {
-            thread.thread().unpark();
-            if thread.join().is_err() {
-                log::error!("a thread ended by a panic");
-            }
+        self.upkeep.thread().unpark();
+        if self.upkeep.join().is_err() {
+            log::error!("the upkeep ended by a panic");
         }
         self.state.flush();
     }

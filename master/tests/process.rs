@@ -315,3 +315,45 @@ fn the_pool_from_the_command_line() {
         Command::new(env!("CARGO_BIN_EXE_mooncake_pool")).args(["stats", "--admin", "127.0.0.1:1"]).output();
     assert_eq!(nobody.expect("command").status.code(), Some(1));
 }
+
+/// Promise: the master's memory follows what it holds, down as well as up.
+#[test]
+fn the_memory_of_removed_objects_is_returned() {
+    let master = Master::start(&["--default_kv_lease_ttl=1"]);
+    let mut client = master.client();
+    client
+        .call(&ReMountSegment { segments: vec![segment(1, "s", 1 << 40)], client: uuid(1) })
+        .expect("call")
+        .expect("mount");
+    let resident_kib = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", master.child.id())).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().split(' ').next().and_then(|text| text.parse().ok()).expect("number")
+    };
+    let idle = resident_kib();
+    let objects = 200_000u64;
+    for start in (0..objects).step_by(1000) {
+        let names: Vec<String> = (start..start + 1000).map(|index| format!("{index:097}")).collect();
+        let keys: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+        let lengths = vec![64; keys.len()];
+        let objects = keys.iter().map(|key| ObjectMeta { key, checksum: None }).collect();
+        let begin = BatchPutStart { client: uuid(1), keys, lengths, ..BatchPutStart::default() };
+        assert!(client.call(&begin).expect("call").iter().all(Result::is_ok));
+        let end = BatchPutEnd { client: uuid(1), objects, ..BatchPutEnd::default() };
+        assert!(client.call(&end).expect("call").iter().all(Result::is_ok));
+    }
+    let full = resident_kib();
+    let each = (full - idle) * 1024 / objects;
+    assert!((200..=400).contains(&each), "{each} bytes for an object with a key of 97");
+    let counted = master.http("GET /metrics").1;
+    let counted = counted
+        .lines()
+        .find_map(|line| line.strip_prefix("master_metadata_bytes "))
+        .expect("metric")
+        .to_owned();
+    let counted: u64 = counted.parse::<u64>().expect("number") / objects;
+    assert!(counted.abs_diff(each) < 100, "{counted} are counted, {each} are taken");
+    let removed = client.call(&RemoveAll { force: true, ..RemoveAll::default() });
+    assert_eq!(removed, Ok(i64::try_from(objects).expect("fits")));
+    common::eventually("more than half is returned", || resident_kib() < idle + (full - idle) / 2);
+}

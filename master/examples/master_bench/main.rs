@@ -112,6 +112,14 @@ fn main() {
         report(name, "memory", 1, "per_object", "bytes", &mut [memory.bytes_per_object]);
         report(name, "memory", 1, "removed", "MiB", &mut [memory.removed_mib]);
         drop(server);
+        let (latencies, failed) = Server::full_pool(kind, arguments.objects / 5, 20_000);
+        let at = |part: f64| {
+            latencies.get((latencies.len().max(1) - 1) * (part * 1000.0) as usize / 1000).copied()
+        };
+        for (what, part) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+            report(name, "put_full_pool", 1, what, "us", &mut [at(part).unwrap_or(f64::NAN)]);
+        }
+        report(name, "put_full_pool", 1, "no_space", "%", &mut [failed]);
         let (mut starts, mut stops): (Vec<f64>, Vec<f64>) =
             (0..arguments.rounds.max(3)).map(|_| Server::start_and_stop_ms(kind)).unzip();
         report(name, "process", 1, "start", "ms", &mut starts);

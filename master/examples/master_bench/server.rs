@@ -89,13 +89,13 @@ fn wait_for(address: SocketAddr) -> Client {
     }
 }
 
-fn segments() -> Vec<Segment> {
+fn segments(bytes: u64) -> Vec<Segment> {
     (0..SEGMENTS)
         .map(|index| Segment {
             id: Uuid { first: 7, second: index },
             name: format!("10.0.0.{index}:12300"),
-            base: 0x1000_0000_0000 + index * SEGMENT_BYTES,
-            size: SEGMENT_BYTES,
+            base: 0x1000_0000_0000 + index * bytes,
+            size: bytes,
             te_endpoint: format!("10.0.0.{index}:12300"),
             protocol: "tcp".into(),
             host_id: String::new(),
@@ -105,13 +105,18 @@ fn segments() -> Vec<Segment> {
 
 impl Server {
     pub fn start(kind: &Kind) -> Self {
+        Self::with_segments(kind, SEGMENT_BYTES)
+    }
+
+    /// A server whose sixteen segments have this many bytes each.
+    fn with_segments(kind: &Kind, bytes: u64) -> Self {
         let (child, address) = spawn(kind);
         let mut client = wait_for(address);
         let stop = Arc::new(AtomicBool::new(false));
         let mut pinger = None;
         if !matches!(kind, Kind::Floor) {
             let _ = client.call(&ServiceReady {});
-            client.call(&ReMountSegment { segments: segments(), client: OWNER }).expect("mount");
+            client.call(&ReMountSegment { segments: segments(bytes), client: OWNER }).expect("mount");
             let stop = Arc::clone(&stop);
             pinger = Some(std::thread::spawn(move || {
                 while !stop.load(Ordering::Acquire) {
@@ -187,12 +192,38 @@ impl Server {
         assert_eq!(usize::try_from(removed), Ok(objects));
         // An allocator may take a moment to give pages back.
         let mut removed_mib = self.resident_mib();
-        for _ in 0..30 {
+        for _ in 0..100 {
             std::thread::sleep(Duration::from_millis(100));
             removed_mib = removed_mib.min(self.resident_mib());
         }
         let bytes_per_object = (full_mib - idle_mib) * f64::from(1 << 20) / objects as f64;
         Memory { idle_mib, full_mib, bytes_per_object, removed_mib }
+    }
+
+    /// Puts on a pool that is full: latencies of those that got space, in microseconds, and the share that got none.
+    pub fn full_pool(kind: &Kind, objects: usize, puts: usize) -> (Vec<f64>, f64) {
+        let server = Self::with_segments(kind, (objects as u64 * 4096 / SEGMENTS).next_multiple_of(1 << 24));
+        let mut client = server.client();
+        let mut filled = 0;
+        while filled < objects * 2 {
+            let name = key("full", filled);
+            if !put_one(&mut client, name.as_bytes()) {
+                break;
+            }
+            filled += 1;
+        }
+        let (mut latencies, mut failures) = (Vec::new(), 0);
+        for index in 0..puts {
+            let name = key("more", index);
+            let begin = Instant::now();
+            if put_one(&mut client, name.as_bytes()) {
+                latencies.push(begin.elapsed().as_secs_f64() * 1e6);
+            } else {
+                failures += 1;
+            }
+        }
+        latencies.sort_by(f64::total_cmp);
+        (latencies, failures as f64 / puts as f64 * 100.0)
     }
 
     /// Milliseconds until the first connection is accepted, and from SIGTERM to the end.
@@ -209,6 +240,16 @@ impl Server {
         child.wait().expect("wait");
         (start, begin.elapsed().as_secs_f64() * 1000.0)
     }
+}
+
+/// Start and end of a put; false if there is no space.
+fn put_one(client: &mut Client, key: &[u8]) -> bool {
+    let start = PutStart { client: OWNER, key, length: 4096, ..PutStart::default() };
+    if client.call(&start).is_err() {
+        return false;
+    }
+    let end = PutEnd { client: OWNER, object: ObjectMeta { key, checksum: None }, ..PutEnd::default() };
+    client.call(&end).is_ok()
 }
 
 impl Drop for Server {

@@ -17,6 +17,8 @@
 //!    if each flush was synced.
 //! 6. A file that cannot be written (full disk) is marked as not to be used, in place, and journalling stops until a
 //!    compaction succeeds.
+//! 7. A directory belongs to one pool. If another master served the same clients meanwhile without it, it has given
+//!    space away that this journal holds to be taken; remove the directory then.
 //!
 //! Files: `journal.<n>` and `snapshot.<n>`. Compaction begins `journal.<n+1>`, writes the objects shard by shard to
 //! `snapshot.<n+1>` while the state goes on, renames it into place, and deletes what is older. A snapshot may hold
