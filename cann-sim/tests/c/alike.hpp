@@ -1,4 +1,4 @@
-// Whether two types pass the same bits across the C boundary: pointers by what they point to as far as both sides say,
+// Whether two types pass the same bits across the C boundary: pointers by what they point to as far as both say,
 // enumerations as integers of their size, structs by size (their fields are compared one by one elsewhere).
 #include <cstddef>
 #include <cstdint>
@@ -44,7 +44,8 @@ constexpr bool alike() {
 
 template <class A, class B, size_t... I>
 constexpr bool all_alike(std::index_sequence<I...>) {
-    return (alike<std::remove_cv_t<std::tuple_element_t<I, A>>, std::remove_cv_t<std::tuple_element_t<I, B>>>() &&
+    return (alike<std::remove_cv_t<std::tuple_element_t<I, A>>,
+                  std::remove_cv_t<std::tuple_element_t<I, B>>>() &&
             ...);
 }
 
