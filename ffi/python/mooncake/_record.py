@@ -1,0 +1,115 @@
+"""Failures: the record of the last one on this thread, and how it is kept and logged."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import NamedTuple, Optional
+
+from . import _abi
+from ._abi import Code, Stage
+
+class ErrorRecord(NamedTuple):
+    """Everything known about one failure; what is unknown is None."""
+
+    code: Code
+    stage: Stage
+    message: str
+    """One sentence with the facts."""
+    text: str
+    """All fields in one line, as it is logged."""
+    negative: int = -1
+    """The same failure in the negative numbering of upstream's C interface."""
+    peer: Optional[str] = None
+    device: Optional[int] = None
+    """The id that ``torch.npu.set_device`` takes."""
+    range: Optional[tuple[int, int]] = None
+    """Address and length in bytes of the memory it concerns."""
+    vendor_code: Optional[int] = None
+    vendor_function: Optional[str] = None
+    vendor_text: Optional[str] = None
+    vendor_log: Optional[str] = None
+    advice: Optional[str] = None
+    """What to do."""
+    batch_id: Optional[int] = None
+    """With ``Code.STILL_RUNNING``: the batch that may still touch memory; see transfer_check_status."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _Last(threading.local):
+    record: Optional[ErrorRecord] = None
+
+
+_last = _Last()
+
+
+def last_error() -> Optional[ErrorRecord]:
+    """The record of the last failure on the calling thread, or None. Successful calls leave it alone."""
+    return _last.record
+
+
+def clear_error() -> None:
+    """Forgets the calling thread's last failure."""
+    _last.record = None
+
+
+def keep(record: ErrorRecord) -> None:
+    """Makes a record the thread's last one and logs it."""
+    # Imported on the first failure: an import of the package should cost little.
+    import logging
+
+    _last.record = record
+    logging.getLogger("mooncake.engine").error("%s", record.text)
+
+
+def refuse(message: str, *, stage: Stage = Stage.CONFIGURE, advice: Optional[str] = None) -> None:
+    """Keeps a failure found on this side of the C interface."""
+    text = f"{stage.name.lower()}: invalid-argument: {message}" + (f"; {advice}" if advice else "")
+    keep(ErrorRecord(Code.INVALID_ARGUMENT, stage, message, text, advice=advice))
+
+
+def _text(value: Optional[bytes]) -> Optional[str]:
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def fetch(library: ctypes.CDLL) -> Optional[ErrorRecord]:
+    """The library's record of the calling thread's last failure."""
+    error = _abi.mooncake_transfer_error()
+    error.struct_size = ctypes.sizeof(error)
+    if library.mooncake_transfer_last_error(ctypes.byref(error)) != 0:
+        return None
+    knows = error.known
+    vendor = bool(knows & _abi.MOONCAKE_TRANSFER_KNOWS_VENDOR)
+    message = _text(error.message) or ""
+    return ErrorRecord(
+        code=Code(error.code),
+        stage=Stage(error.stage),
+        message=message,
+        text=_text(error.text) or message,
+        negative=error.negative,
+        peer=_text(error.peer),
+        device=error.device if knows & _abi.MOONCAKE_TRANSFER_KNOWS_DEVICE else None,
+        range=(
+            (error.range_start, error.range_length_bytes)
+            if knows & _abi.MOONCAKE_TRANSFER_KNOWS_RANGE
+            else None
+        ),
+        vendor_code=error.vendor_code if vendor else None,
+        vendor_function=_text(error.vendor_function),
+        vendor_text=_text(error.vendor_text),
+        vendor_log=_text(error.vendor_log),
+        advice=_text(error.advice),
+    )
+
+
+def failed(library: ctypes.CDLL, batch_id: Optional[int] = None) -> Optional[ErrorRecord]:
+    """Keeps and logs the failure that a call of the library has just returned."""
+    record = fetch(library)
+    if record is None:
+        return None
+    if batch_id is not None:
+        record = record._replace(batch_id=batch_id)
+    keep(record)
+    return record
