@@ -94,6 +94,7 @@ fn release_number(text: &str) -> Result<u32, String> {
 
 fn build_stand_in(out: &Path, symbols: &[Symbol]) -> Result<(), String> {
     let mut names: Vec<&str> = symbols.iter().map(|symbol| symbol.private_name.as_str()).collect();
+    names.extend(["cann_sim_posed_release", "cann_sim_hidden_names"]);
     names.sort_unstable();
     names.dedup();
     let mut text = String::from("\t.text\n");

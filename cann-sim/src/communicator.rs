@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::card;
 use crate::clock::Deadline;
 use crate::context;
 use crate::description::Descriptions;
@@ -204,6 +205,9 @@ impl Communicator {
         let bound = self.bound.lock().clone();
         let kinds: Vec<LinkKind> = (0..self.size).map(|rank| self.link_kind(rank)).collect::<Outcome<_>>()?;
         let failed = |error: io::Error| self.meeting_failed(&error);
+        if kinds.contains(&LinkKind::Roce) {
+            card::check(self.member(self.rank)?)?;
+        }
         // The checks of our own memory come first: they need no peer.
         let mut offers = Vec::new();
         for (rank, kind) in (0_u32..).zip(&kinds) {

@@ -14,7 +14,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`settings`] | the `CANN_SIM_*` variables, in one table |
+//! | [`settings`], [`config_file`] | the `CANN_SIM_*` variables, in one table; the same from a topology file |
+//! | [`card`], [`boot_id`] | what else a place in the topology has: addresses of the network cards, a boot id |
 //! | [`status`] | the vendor's error numbers, the text of the last failure per thread |
 //! | [`abi`] | layouts of the structs that cross the C boundary |
 //! | [`device`], [`context`], [`stream`], [`task`], [`event`], [`clock`] | the runtime's objects |
@@ -46,9 +47,12 @@ pub mod arena;
 pub mod batch_copy;
 pub mod block;
 pub mod board;
+pub mod boot_id;
 pub mod callback;
+pub mod card;
 pub mod clock;
 pub mod communicator;
+pub mod config_file;
 pub mod context;
 pub mod copy;
 pub mod copy_rules;

@@ -18,6 +18,7 @@ use crate::life::Life;
 use crate::rank_table::LinkKind;
 use crate::region::{Region, RegionKind};
 use crate::rendezvous::{Medium, Offer, OfferedRegion};
+use crate::settings::settings;
 use crate::status::{Fail, Outcome, hccl};
 
 /// A mapped file of a peer.
@@ -244,9 +245,26 @@ fn reach_offered(region: &OfferedRegion, imports: &[Import], pid: libc::pid_t) -
     Some(Reachable { start, length, reach })
 }
 
+/// The network that a link of `kind` of this process goes over: chips of one server (A2) or super pod (A3) reach each
+/// other whatever a rank table says, and no others; Ethernet reaches everybody.
+fn fabric(kind: LinkKind) -> u64 {
+    let settings = settings();
+    let pod = u64::from(settings.super_pod_id) + 1;
+    match kind {
+        LinkKind::Roce => 0,
+        LinkKind::Hccs if settings.is_a3 => pod,
+        LinkKind::Hccs => (pod << 32) | u64::from(settings.server_index),
+    }
+}
+
 /// What this rank offers over a link of `kind`, with the checks the link makes (facts 2.4 point 4, 2.6).
 pub fn make_offer(kind: LinkKind, user_id: u32, regions: &[Arc<Region>]) -> Outcome<Offer> {
-    let mut offer = Offer { pid: u64::from(std::process::id()), regions: Vec::new(), files: Vec::new() };
+    let mut offer = Offer {
+        pid: u64::from(std::process::id()),
+        fabric: fabric(kind),
+        regions: Vec::new(),
+        files: Vec::new(),
+    };
     let mut files: HashMap<usize, u64> = HashMap::new();
     for region in regions {
         let medium = match (kind, region.kind) {

@@ -55,6 +55,8 @@ pub struct OfferedRegion {
 pub struct Offer {
     /// The process.
     pub pid: u64,
+    /// The network of the link: ranks that are not on the same one never meet.
+    pub fabric: u64,
     /// Its regions.
     pub regions: Vec<OfferedRegion>,
     /// Files behind them.
@@ -190,12 +192,12 @@ impl Meeting {
         offer: &Offer,
         deadline: Deadline,
     ) -> io::Result<Offer> {
-        let greeted = receive_words::<2>(socket, deadline)?;
-        if greeted != [MAGIC, u64::from(peer)] {
+        let greeted = receive_words::<3>(socket, deadline)?;
+        if greeted != [MAGIC, u64::from(peer), offer.fabric] {
             // Ranks come in any order; a later one is turned away and tries again.
             return Err(io::ErrorKind::InvalidData.into());
         }
-        send_words(socket, &[MAGIC, u64::from(self.rank)], deadline)?;
+        send_words(socket, &[MAGIC, u64::from(self.rank), offer.fabric], deadline)?;
         send_offer(socket, offer, deadline)?;
         let theirs = receive_offer(socket, deadline)?;
         send_words(socket, &[MAGIC], deadline)?;
@@ -209,8 +211,8 @@ impl Meeting {
         offer: &Offer,
         deadline: Deadline,
     ) -> io::Result<Offer> {
-        send_words(socket, &[MAGIC, u64::from(self.rank)], deadline)?;
-        if receive_words::<2>(socket, deadline)? != [MAGIC, u64::from(peer)] {
+        send_words(socket, &[MAGIC, u64::from(self.rank), offer.fabric], deadline)?;
+        if receive_words::<3>(socket, deadline)? != [MAGIC, u64::from(peer), offer.fabric] {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let theirs = receive_offer(socket, deadline)?;
@@ -239,7 +241,11 @@ fn receive_words<const COUNT: usize>(socket: &UnixStream, deadline: Deadline) ->
 
 fn send_offer(socket: &UnixStream, offer: &Offer, deadline: Deadline) -> io::Result<()> {
     let count = |length: usize| u64::try_from(length).map_err(|_| io::ErrorKind::InvalidInput);
-    send_words(socket, &[offer.pid, count(offer.files.len())?, count(offer.regions.len())?], deadline)?;
+    send_words(
+        socket,
+        &[offer.pid, offer.fabric, count(offer.files.len())?, count(offer.regions.len())?],
+        deadline,
+    )?;
     fd_channel::send_files(socket, &offer.files, deadline)?;
     let words: Vec<u64> = offer
         .regions
@@ -256,7 +262,7 @@ fn send_offer(socket: &UnixStream, offer: &Offer, deadline: Deadline) -> io::Res
 }
 
 fn receive_offer(socket: &UnixStream, deadline: Deadline) -> io::Result<Offer> {
-    let [pid, files, regions] = receive_words::<3>(socket, deadline)?;
+    let [pid, fabric, files, regions] = receive_words::<4>(socket, deadline)?;
     if files > FILE_LIMIT || regions > REGION_LIMIT {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -277,7 +283,7 @@ fn receive_offer(socket: &UnixStream, deadline: Deadline) -> io::Result<Offer> {
         let medium = if kind == 0 { Medium::File { index, offset } } else { Medium::Process };
         offered.push(OfferedRegion { start, length, medium });
     }
-    Ok(Offer { pid, regions: offered, files })
+    Ok(Offer { pid, fabric, regions: offered, files })
 }
 
 #[cfg(test)]
@@ -287,6 +293,7 @@ mod tests {
     fn offer(start: u64) -> Offer {
         Offer {
             pid: 1,
+            fabric: 0,
             regions: vec![OfferedRegion { start, length: 2, medium: Medium::Process }],
             files: Vec::new(),
         }

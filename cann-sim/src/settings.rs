@@ -6,7 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::OnceLock;
+
+use crate::{card, config_file};
+
+/// 8.5.
+const DEFAULT_RELEASE: u32 = 805;
 
 /// One documented variable.
 pub struct Variable {
@@ -74,6 +80,27 @@ pub const TABLE: &[Variable] = &[
                   that begins one meanwhile is answered 7",
     },
     Variable {
+        name: "CANN_SIM_CONFIG",
+        default: "",
+        meaning: "topology file in TOML that gives the other variables; see the module config_file",
+    },
+    Variable {
+        name: "CANN_SIM_PLACE",
+        default: "the first server",
+        meaning: "SERVER or SERVER/CONTAINER of the topology file that this process is in",
+    },
+    Variable {
+        name: "CANN_SIM_HCCN_CONF",
+        default: "",
+        meaning: "hccn.conf of this server: cards have its addresses only, and those it does not name have none; \
+                  unset, a card has what the rank table says",
+    },
+    Variable {
+        name: "CANN_SIM_BOOT_ID",
+        default: "the kernel's",
+        meaning: "boot id that a program started by cann-sim-control run sees, as in a container",
+    },
+    Variable {
         name: "CANN_SIM_FAULTS",
         default: "",
         meaning: "scripted faults, NAME[/WHERE]=ACTION[@[all:]N[+]] joined by ';'; see the module fault",
@@ -114,29 +141,84 @@ pub struct Settings {
     pub intra_roce: bool,
     /// `HCCL_CONNECT_TIMEOUT` in seconds, or the refused text.
     pub connect_timeout_seconds: Result<u64, String>,
+    /// Addresses of the network cards, where an `hccn.conf` is given.
+    pub card_addresses: Option<card::Addresses>,
     /// Scripted faults, unparsed.
     pub faults: String,
     /// Listen for more of them.
     pub fault_socket: bool,
 }
 
+/// The environment, as far as it is text.
+pub fn environment() -> BTreeMap<String, String> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}
+
+/// What the libraries under the vendor's names ask when they are loaded.
+///
+/// It is read apart from the settings, because a program may still change its environment between loading a library
+/// and its first call, as it may with CANN.
+#[derive(Debug)]
+pub struct Visibility {
+    /// Posed release as major * 100 + minor.
+    pub release: u32,
+    /// Functions that shall be missing, comma separated.
+    pub hidden: std::ffi::CString,
+}
+
+/// The release and the hidden functions, read when the first library is loaded.
+pub fn visibility() -> &'static Visibility {
+    static VISIBILITY: OnceLock<Visibility> = OnceLock::new();
+    VISIBILITY.get_or_init(|| {
+        let mut variables = environment();
+        // A mistake is reported when the settings are read.
+        let _ = add_config_file(&mut variables);
+        let text = |name: &str| variables.get(name).filter(|text| !text.is_empty());
+        Visibility {
+            release: text("CANN_SIM_RELEASE")
+                .and_then(|word| release_number(word))
+                .unwrap_or(DEFAULT_RELEASE),
+            hidden: text("CANN_SIM_HIDE")
+                .and_then(|names| std::ffi::CString::new(names.as_str()).ok())
+                .unwrap_or_default(),
+        }
+    })
+}
+
 /// The settings, read from the environment at the first call.
 pub fn settings() -> &'static Settings {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
     SETTINGS.get_or_init(|| {
-        let mut variables = BTreeMap::new();
-        for (name, value) in std::env::vars_os() {
-            if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
-                variables.insert(name, value);
-            }
-        }
-        let (settings, complaints) = read(&variables);
+        let mut variables = environment();
+        let mut complaints = add_config_file(&mut variables);
+        let (settings, more) = read(&variables);
+        complaints.extend(more);
         for complaint in complaints {
             // The library has no logger of its own; a settings mistake must be seen by whoever runs the process.
             let _ = writeln!(std::io::stderr(), "cann-sim: {complaint}");
         }
         settings
     })
+}
+
+/// Adds what the topology file says and the environment does not.
+pub fn add_config_file(variables: &mut BTreeMap<String, String>) -> Vec<String> {
+    let Some(path) = variables.get("CANN_SIM_CONFIG").filter(|path| !path.is_empty()) else {
+        return Vec::new();
+    };
+    let place = variables.get("CANN_SIM_PLACE").map(String::as_str).filter(|place| !place.is_empty());
+    match config_file::load(Path::new(path), place) {
+        Ok(from_file) => {
+            for (name, value) in from_file {
+                variables.entry(name).or_insert(value);
+            }
+            Vec::new()
+        }
+        Err(why) => vec![format!("CANN_SIM_CONFIG: {why}")],
+    }
 }
 
 /// Reads settings from `variables`; mistakes are answered as sentences and replaced by the defaults.
@@ -191,7 +273,7 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
     let release_text = text("CANN_SIM_RELEASE").unwrap_or("8.5");
     let release = release_number(release_text).unwrap_or_else(|| {
         complaints.push(format!("CANN_SIM_RELEASE={release_text} is not a release such as 8.5; using 8.5"));
-        805
+        DEFAULT_RELEASE
     });
     let visible = match variables.get("ASCEND_RT_VISIBLE_DEVICES") {
         None => (0..u32::try_from(physical_ids.len()).unwrap_or(0)).collect(),
@@ -220,6 +302,9 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
         super_pod_id,
         intra_roce: text("HCCL_INTRA_ROCE_ENABLE").is_some_and(|word| word.parse::<i64>() != Ok(0)),
         connect_timeout_seconds,
+        // A file that is not there names no address.
+        card_addresses: text("CANN_SIM_HCCN_CONF")
+            .map(|path| card::parse(&std::fs::read_to_string(path).unwrap_or_default())),
         faults: text("CANN_SIM_FAULTS").unwrap_or_default().to_owned(),
         fault_socket,
     };

@@ -9,7 +9,6 @@
 #include <elf.h>
 #include <link.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -27,16 +26,9 @@ static const struct entry entries[] = {
 extern ElfW(Dyn) _DYNAMIC[] __attribute__((visibility("hidden")));
 extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
 
-static unsigned posed_release(void) {
-    const char *text = getenv("CANN_SIM_RELEASE");
-    char *end = NULL;
-    if (text == NULL || *text == '\0') {
-        return 805;
-    }
-    unsigned long major = strtoul(text, &end, 10);
-    unsigned long minor = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
-    return (unsigned)(major * 100 + minor);
-}
+/* In libcann_sim.so, which is initialised before this library: the settings, from the environment or a file. */
+extern unsigned cann_sim_posed_release(void);
+extern const char *cann_sim_hidden_names(void);
 
 static int listed(const char *list, const char *name) {
     size_t length = strlen(name);
@@ -88,8 +80,8 @@ __attribute__((constructor)) static void hide_missing(void) {
     if (mprotect((void *)first, end - first, PROT_READ | PROT_WRITE) != 0) {
         return;
     }
-    unsigned release = posed_release();
-    const char *list = getenv("CANN_SIM_HIDE");
+    unsigned release = cann_sim_posed_release();
+    const char *list = cann_sim_hidden_names();
     for (uint32_t i = 1; i < count; i++) {
         if (symbols[i].st_shndx != SHN_UNDEF && hidden(strings + symbols[i].st_name, release, list)) {
             symbols[i].st_value = 0;

@@ -16,11 +16,11 @@ cases! { "faults.c":
     /// Facts 1.6, streams: expiry leaves the work going.
     a_delayed_transfer_can_be_aborted ("CANN_SIM_FAULTS" = "transfer=delay:60000@1"),
     /// Facts 1.6, streams.
-    a_stuck_transfer_outlasts_the_abort ("CANN_SIM_FAULTS" = "transfer=stuck:200"),
+    a_stuck_transfer_outlasts_the_abort ("CANN_SIM_FAULTS" = "transfer=stuck:500"),
     /// Facts 8.9: a work request that the NIC has already.
     a_late_transfer_lands_after_the_abort ("CANN_SIM_FAULTS" = "transfer=late:300"),
     /// The same, with the queue pair gone.
-    a_destroyed_communicator_lets_nothing_land ("CANN_SIM_FAULTS" = "transfer=late:200@1"),
+    a_destroyed_communicator_lets_nothing_land ("CANN_SIM_FAULTS" = "transfer=late:800@1"),
     /// Facts 1.6, copies.
     copies_of_the_runtime ("CANN_SIM_FAULTS" = "copy=late:200@1;copy=fail:507899@2"),
     /// Facts 1.5 (507056) and 8.5.

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
+use cann_sim::config_file::Variables;
 use cann_sim::fault::control;
-use cann_sim::{board, settings};
+use cann_sim::{board, boot_id, settings};
 use clap::{Parser, Subcommand};
 
 /// Runs programs on the software NPU, and speaks to those that run.
@@ -27,6 +28,12 @@ struct Arguments {
 enum Action {
     /// Runs a program on the software NPU; it can be disturbed with `fault` and watched with `calls`.
     Run {
+        /// Topology file (else CANN_SIM_CONFIG).
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// SERVER or SERVER/CONTAINER of the topology file that the program is in (else CANN_SIM_PLACE).
+        #[arg(long)]
+        place: Option<String>,
         /// Faults from the start, as `fault` takes them.
         #[arg(long, default_value = "")]
         faults: String,
@@ -113,7 +120,28 @@ fn run() -> Result<String> {
     let namespace = arguments.namespace.unwrap_or_else(|| settings::settings().namespace.clone());
     let mut text = String::new();
     match arguments.action {
-        Action::Run { faults, program } => return Err(replace_self(&namespace, &faults, &program)),
+        Action::Run { config, place, faults, program } => {
+            let mut variables = settings::environment();
+            let config =
+                config.map(|path| std::path::absolute(path).context("the topology file")).transpose()?;
+            let config = config.map(|path| path.display().to_string());
+            let given = [
+                ("CONFIG", config),
+                ("PLACE", place),
+                ("FAULTS", Some(faults)),
+                ("NAMESPACE", Some(namespace)),
+            ];
+            for (name, value) in given {
+                if let Some(value) = value.filter(|value| !value.is_empty()) {
+                    variables.insert(format!("CANN_SIM_{name}"), value);
+                }
+            }
+            variables.insert("CANN_SIM_FAULT_SOCKET".to_owned(), "1".to_owned());
+            if let Some(complaint) = settings::add_config_file(&mut variables).first() {
+                bail!("{complaint}");
+            }
+            return Err(replace_self(variables, &program));
+        }
         Action::Processes => {
             for process in control::processes(&namespace)? {
                 writeln!(text, "{process}")?;
@@ -181,7 +209,7 @@ fn report(namespace: &str, process: Option<u32>, line: &str, text: &mut String) 
 }
 
 /// Becomes the program; only a failure comes back.
-fn replace_self(namespace: &str, faults: &str, program: &[String]) -> anyhow::Error {
+fn replace_self(variables: Variables, program: &[String]) -> anyhow::Error {
     let Some((name, arguments)) = program.split_first() else {
         return anyhow::anyhow!("no program is given");
     };
@@ -190,17 +218,18 @@ fn replace_self(namespace: &str, faults: &str, program: &[String]) -> anyhow::Er
         Err(error) => return error,
     };
     let mut paths = vec![libraries];
-    paths.extend(env::var_os("LD_LIBRARY_PATH").iter().flat_map(env::split_paths));
+    paths.extend(variables.get("LD_LIBRARY_PATH").iter().flat_map(env::split_paths));
     let joined = match env::join_paths(paths) {
         Ok(joined) => joined,
         Err(error) => return error.into(),
     };
-    let mut command = Command::new(name);
-    command.args(arguments).env("LD_LIBRARY_PATH", joined);
-    command.env("CANN_SIM_NAMESPACE", namespace).env("CANN_SIM_FAULT_SOCKET", "1");
-    if !faults.is_empty() {
-        command.env("CANN_SIM_FAULTS", faults);
+    if let Some(boot_id) = variables.get("CANN_SIM_BOOT_ID").filter(|text| !text.is_empty())
+        && let Err(error) = boot_id::show(boot_id)
+    {
+        return anyhow::Error::from(error).context("another boot id needs the right to mount");
     }
+    let mut command = Command::new(name);
+    command.args(arguments).envs(variables).env("LD_LIBRARY_PATH", joined);
     anyhow::Error::from(command.exec()).context(format!("cannot run {name}"))
 }
 

@@ -7,7 +7,7 @@ use super::{acl_out, export};
 use crate::clock::deadline_ms;
 use crate::copy_rules;
 use crate::device::{by_user_id, devices, find};
-use crate::settings::settings;
+use crate::settings::{self, settings};
 use crate::status::{self, Fail, Outcome, acl};
 use crate::{context, copy, device};
 
@@ -298,4 +298,16 @@ pub extern "C" fn cann_sim_aclrtPeekAtLastError(_level: i32) -> i32 {
 #[allow(non_snake_case, reason = "the private name is the vendor's with a prefix")]
 pub extern "C" fn cann_sim_aclrtGetLastError(_level: i32) -> i32 {
     status::last_code(true)
+}
+
+/// For the libraries under the vendor's names: the posed release as major * 100 + minor.
+#[unsafe(no_mangle)]
+pub extern "C" fn cann_sim_posed_release() -> u32 {
+    settings::visibility().release
+}
+
+/// For the libraries under the vendor's names: the functions they shall not have, comma separated.
+#[unsafe(no_mangle)]
+pub extern "C" fn cann_sim_hidden_names() -> *const c_char {
+    settings::visibility().hidden.as_ptr()
 }
