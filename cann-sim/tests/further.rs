@@ -25,6 +25,10 @@ cases! { "further.c":
     address_ranges ("CANN_SIM_RELEASE" = "9.1"),
     /// Facts 2.4, point 8.
     memory_can_be_registered_with_the_card_again,
+    /// Facts 1.2 and 1.6, sharing on A3.
+    sharing_inside_a_super_pod ("CANN_SIM_SOC" = "Ascend910_9392", "CANN_SIM_RELEASE" = "9.0"),
+    /// The same on A2.
+    sharing_between_servers_needs_a3 ("CANN_SIM_RELEASE" = "9.0"),
     /// Facts 7.2: what is out of scope exists.
     out_of_scope,
 }

@@ -15,15 +15,12 @@ aclError aclrtSynchronizeDevice(void);
 aclError aclrtSynchronizeDeviceWithTimeout(int32_t ms);
 aclError aclrtQueryDeviceStatus(int32_t device, int *status);
 aclError aclrtDeviceDisablePeerAccess(int32_t peer);
-aclError aclrtDeviceGetBareTgid(int32_t *pid);
-aclError aclrtGetDeviceInfo(uint32_t device, int attribute, int64_t *value);
 aclError aclrtGetLogicDevIdByPhyDevId(const int32_t phy, int32_t *const logic);
 aclError aclrtGetUserDevIdByLogicDevId(const int32_t logic, int32_t *const user);
 aclError aclrtGetPhyDevIdByUserDevId(const int32_t user, int32_t *const phy);
 aclError aclrtGetUserDevIdByPhyDevId(const int32_t phy, int32_t *const user);
 typedef int (*rt_id)(uint32_t, uint32_t *); /* of libruntime.so, which programs find through its dependents */
 aclError aclrtDestroyStreamForce(aclrtStream stream);
-aclError aclrtCreateStreamWithConfig(aclrtStream *stream, uint32_t priority, uint32_t flag);
 aclError aclrtStreamWaitEventWithTimeout(aclrtStream stream, aclrtEvent event, int32_t ms);
 aclError aclrtCreateEventWithFlag(aclrtEvent *event, uint32_t flag);
 aclError aclrtResetEvent(aclrtEvent event, aclrtStream stream);
@@ -31,7 +28,6 @@ aclError aclrtQueryEvent(aclrtEvent event, int *status);
 aclError aclrtQueryEventWaitStatus(aclrtEvent event, int *status);
 aclError aclrtEventGetTimestamp(aclrtEvent event, uint64_t *us);
 aclError aclrtMallocCached(void **address, size_t size, int policy);
-aclError aclrtMemsetAsync(void *ptr, size_t max, int32_t value, size_t count, aclrtStream stream);
 aclError aclrtMemcpyBatchAsync(void **dsts, size_t *maxs, void **srcs, size_t *sizes, size_t n,
                                aclrtMemcpyBatchAttr *attrs, size_t *indexes, size_t attrCount, size_t *fail,
                                aclrtStream stream);
@@ -40,6 +36,11 @@ aclError aclrtMemcpyBatchV2(void **dsts, size_t *maxs, void **srcs, size_t *size
 aclError aclrtMemcpyBatchAsyncV2(void **dsts, size_t *maxs, void **srcs, size_t *sizes, size_t n,
                                  aclrtMemcpyBatchAttr *attrs, size_t *indexes, size_t attrCount, aclrtStream stream);
 aclError aclrtMemGetAddressRange(void *address, void **base, size_t *size);
+typedef struct { uint32_t sdid; int32_t *pid; size_t num; } aclrtServerPid;
+aclError aclrtIpcMemSetAttr(const char *key, int type, uint64_t value);
+aclError aclrtIpcMemImportPidInterServer(const char *key, aclrtServerPid *servers, size_t count);
+aclError aclrtReserveMemAddressNoUCMemory(void **address, size_t size, size_t align, void *expected, uint64_t flags);
+aclError aclrtMemSetPidToShareableHandleV2(void *shareable, int type, int32_t *pids, size_t count);
 HcclResult HcclRemapRegistedMemory(HcclComm *comms, HcclMem *mems, uint64_t commCount, uint64_t memCount);
 
 static atomic_int gate;
@@ -243,6 +244,33 @@ static void memory_can_be_registered_with_the_card_again(void) {
     EXPECT(HcclRemapRegistedMemory(&comm, &memory, 1, 1), 1);
 }
 
+static void sharing_inside_a_super_pod(void) { /* CANN_SIM_SOC=Ascend910_9392 CANN_SIM_RELEASE=9.0 */
+    char key[65], fabric[128];
+    int32_t pid = getpid();
+    aclrtServerPid server = {0, &pid, 1};
+    void *address = NULL, *handle = NULL;
+    OK(aclrtSetDevice(0));
+    OK(aclrtIpcMemGetExportKey(device_memory(4 << 20), 4 << 20, key, sizeof key, 0));
+    OK(aclrtIpcMemSetAttr(key, 0, 0));
+    OK(aclrtIpcMemImportPidInterServer(key, &server, 1));
+    EXPECT(aclrtIpcMemImportPidInterServer(key, &server, 0), 100000);
+    OK(aclrtReserveMemAddressNoUCMemory(&address, 1 << 30, 0, NULL, 1)); /* multiples of 1 GiB, 40 to 224 TiB */
+    TRUE((uintptr_t)address >= 40ull << 40 && (uintptr_t)address < 224ull << 40);
+    OK(aclrtReleaseMemAddress(address));
+    EXPECT(aclrtReserveMemAddressNoUCMemory(&address, 2 << 20, 0, NULL, 1), 107000);
+    aclrtPhysicalMemProp property = {0, 0, 4, {0, 1}, 0};
+    OK(aclrtMallocPhysical(&handle, 4 << 20, &property, 0));
+    OK(aclrtMemExportToShareableHandleV2(handle, 0, 2, fabric));
+    OK(aclrtMemSetPidToShareableHandleV2(fabric, 2, &pid, 1));
+    EXPECT(aclrtMemExportToShareableHandleV2(handle, 0, 2, fabric), 107000); /* one export for one handle */
+}
+
+static void sharing_between_servers_needs_a3(void) { /* CANN_SIM_RELEASE=9.0 */
+    void *address = NULL;
+    OK(aclrtSetDevice(0));
+    EXPECT(aclrtReserveMemAddressNoUCMemory(&address, 1 << 30, 0, NULL, 1), 207000);
+}
+
 /* What is out of scope exists and says so: ACL answers 207000, HCCL 5. */
 static void out_of_scope(void) {
     static const char *const acl[] = {"aclrtCreateNotify", "aclrtBinaryLoadFromFile", "aclrtLaunchKernelWithConfig"};
@@ -262,4 +290,5 @@ static void out_of_scope(void) {
 
 MAIN(CASE(last_error_is_the_threads), CASE(device_as_a_whole), CASE(ids_both_ways), CASE(events_of_the_older_kind),
      CASE(a_stream_gives_up_waiting_for_an_event), CASE(peer_access_can_be_taken_back), CASE(batches_on_a_stream),
-     CASE(address_ranges), CASE(memory_can_be_registered_with_the_card_again), CASE(out_of_scope))
+     CASE(address_ranges), CASE(memory_can_be_registered_with_the_card_again), CASE(sharing_inside_a_super_pod),
+     CASE(sharing_between_servers_needs_a3), CASE(out_of_scope))
