@@ -217,3 +217,30 @@ fn metadata_stays_under_its_budget_and_is_given_back() {
     state.remove_all(true, Moment(100_000));
     assert_eq!((state.metadata_bytes(), state.usage().0), (0, 0));
 }
+
+#[test]
+fn an_upsert_keeps_the_pins_of_its_key() {
+    let state = state(Policy { lease_ttl_ms: 1, ..Policy::default() });
+    state.remount(&[segment(1, "a", 4 * MIB)], uuid(9), Moment(1)).expect("mount");
+    let pinned = ReplicateConfig { with_hard_pin: true, soft_pin_action: SoftPinAction::Enable, ..plain() };
+    put(&state, uuid(1), b"k", 100, &pinned, Moment(10)).expect("space");
+    let config = plain();
+    for (length, now) in [(100, 20), (3000, 30)] {
+        let request =
+            mooncake_master::state::PutRequest { client: uuid(2), config: &config, now: Moment(now) };
+        state.upsert_start(&request, b"k", length).expect("in place, then elsewhere");
+        let meta = mooncake_wire::model::ObjectMeta { key: b"k", checksum: None };
+        state.put_end(uuid(2), &meta, Default::default(), Moment(now)).expect("end");
+        assert_eq!(state.totals(Moment(now)).soft_pinned, 1);
+    }
+    for index in 0..10 {
+        put(&state, uuid(1), format!("n{index}").as_bytes(), MIB, &plain(), Moment(100 + index))
+            .expect("evicts");
+    }
+    assert!(keys(&state).contains("k"), "it is hard-pinned still");
+    // Taking the soft pin back is said explicitly.
+    let off = ReplicateConfig { soft_pin_action: SoftPinAction::Disable, ..plain() };
+    let request = mooncake_master::state::PutRequest { client: uuid(2), config: &off, now: Moment(300) };
+    state.upsert_start(&request, b"k", 3000).expect("in place");
+    assert_eq!(state.totals(Moment(300)).soft_pinned, 0);
+}

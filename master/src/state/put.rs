@@ -1,5 +1,7 @@
 //! Puts: allocate, write, make readable; and upserts, which do so for an object that may exist.
 
+use std::sync::Arc;
+
 use mooncake_wire::model::{self, ObjectMeta, ReplicaType, ReplicateConfig, SoftPinAction, Uuid};
 use mooncake_wire::{ErrorCode, Outcome};
 use smallvec::SmallVec;
@@ -26,6 +28,24 @@ const MAX_REPLICAS: u64 = 64;
 enum Mode {
     Put,
     Upsert,
+}
+
+/// The pins of an object that an upsert replaces: they are the key's, not the value's.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pins {
+    soft_ttl_ms: u64,
+    soft_until: Moment,
+    hard: bool,
+}
+
+/// What stands in the place of a key.
+enum Way {
+    /// Nothing.
+    Clear,
+    /// Nothing any more.
+    Replaced(Pins),
+    /// The object itself, to be written again.
+    Reopened(Vec<model::Replica>),
 }
 
 /// Bytes of the metadata budget that a batch knows to be free, so that it does not sum up all shards for each key.
@@ -131,7 +151,7 @@ impl State {
             return keys.iter().map(|_| Err(code)).collect();
         }
         let view = self.pool.view();
-        let mut same_node: Option<String> = None;
+        let mut same_node: Option<Arc<str>> = None;
         let mut room = Room::default();
         keys.iter()
             .zip(lengths)
@@ -160,7 +180,7 @@ impl State {
         length: u64,
         group: Option<&String>,
         same_node: Option<&str>,
-    ) -> Outcome<(Vec<model::Replica>, Option<String>)> {
+    ) -> Outcome<(Vec<model::Replica>, Option<Arc<str>>)> {
         if hashed.key.is_empty() || hashed.key.len() > MAX_KEY_BYTES || length == 0 {
             return Err(ErrorCode::INVALID_PARAMS);
         }
@@ -173,22 +193,27 @@ impl State {
             now: request.now,
         };
         let wanted = request.config.replica_num;
+        let mut pins = Pins::default();
         for attempt in 0..=MAX_EVICTIONS_PER_PUT {
             let epoch = self.eviction_epoch();
             {
                 let mut shard = self.shard(hashed);
-                if let Some(reopened) = self.make_way(mode, request, &mut shard, hashed, length)? {
-                    return Ok((reopened, None));
+                match self.make_way(mode, request, &mut shard, hashed, length)? {
+                    Way::Clear => {}
+                    Way::Replaced(old) => pins = old,
+                    Way::Reopened(replicas) => return Ok((replicas, None)),
                 }
                 let ranges = choice.allocate(length);
                 if !ranges.is_empty() {
                     if (ranges.len() as u64) < wanted {
                         self.metrics.put_partial_allocations.increment();
                     }
-                    let name = ranges.first().map(|range| range.segment().name.to_string());
-                    let object = self.new_object(request, hashed, ranges, group);
+                    let name = ranges.first().map(|range| Arc::clone(&range.segment().name));
+                    let object = self.new_object(request, hashed, ranges, group, pins);
                     let replicas = object.describe_all();
-                    self.record(&Record::Object(object.record()));
+                    if self.journal.is_some() {
+                        self.record(&Record::Object(object.record()));
+                    }
                     if let Some(old) = shard.insert(hashed.hash, object) {
                         self.discard(old);
                     }
@@ -236,7 +261,9 @@ impl State {
         hashed: Hashed<'_>,
         ranges: SmallVec<[Range; 1]>,
         group: Option<&String>,
+        pins: Pins,
     ) -> Box<Object> {
+        let preserve = request.config.soft_pin_action == SoftPinAction::Preserve;
         let replicas: Replicas =
             ranges.into_iter().map(|range| Replica { id: self.new_id(), range, complete: false }).collect();
         Box::new(Object {
@@ -245,12 +272,12 @@ impl State {
             owner: request.client,
             put_started: request.now,
             lease_until: Moment::NEVER,
-            soft_pin_until: Moment::NEVER,
-            soft_pin_ttl_ms: request.soft_pin_ttl_ms(self),
+            soft_pin_until: if preserve { pins.soft_until } else { Moment::NEVER },
+            soft_pin_ttl_ms: if preserve { pins.soft_ttl_ms } else { request.soft_pin_ttl_ms(self) },
             checksum: None,
             group: group.map(|group| group.as_str().into()),
             replicas,
-            hard_pin: request.config.with_hard_pin,
+            hard_pin: request.config.with_hard_pin || pins.hard,
             data_type: request.config.data_type,
         })
     }
@@ -264,10 +291,10 @@ impl State {
         shard: &mut Shard,
         hashed: Hashed<'_>,
         length: u64,
-    ) -> Outcome<Option<Vec<model::Replica>>> {
+    ) -> Outcome<Way> {
         let now = request.now;
         let Some(object) = shard.get(hashed.hash, hashed.key) else {
-            return Ok(None);
+            return Ok(Way::Clear);
         };
         let standing = object.standing();
         match (standing, mode) {
@@ -285,12 +312,18 @@ impl State {
             && object.length() == length
             && object.replicas.iter().all(Replica::readable);
         if mode == Mode::Upsert && in_place {
-            return Ok(Some(self.reopen(request, shard, hashed)));
+            return Ok(Way::Reopened(self.reopen(request, shard, hashed)));
         }
-        if let Some(object) = shard.remove(hashed.hash, hashed.key) {
-            self.set_aside(*object, now);
-        }
-        Ok(None)
+        let Some(object) = shard.remove(hashed.hash, hashed.key) else {
+            return Ok(Way::Clear);
+        };
+        let pins = Pins {
+            soft_ttl_ms: object.soft_pin_ttl_ms,
+            soft_until: object.soft_pin_until,
+            hard: object.hard_pin,
+        };
+        self.set_aside(*object, now);
+        Ok(if mode == Mode::Upsert { Way::Replaced(pins) } else { Way::Clear })
     }
 
     fn reopen(&self, request: &PutRequest<'_>, shard: &mut Shard, hashed: Hashed<'_>) -> Vec<model::Replica> {
