@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The directory of the libraries under the vendor's names, beside the directory this test runs from.
@@ -25,9 +26,11 @@ pub fn program(source: &str) -> PathBuf {
     let libraries = libraries();
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cann-sim-{source}.test"));
     let fresh = path.with_extension(std::process::id().to_string());
-    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let (variable, usual, language) =
+        if source.ends_with(".cpp") { ("CXX", "c++", "-std=gnu++17") } else { ("CC", "cc", "-std=gnu11") };
+    let compiler = std::env::var(variable).unwrap_or_else(|_| usual.to_owned());
     let output = Command::new(compiler)
-        .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+        .args([language, "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
         .arg(&fresh)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(source))
         .arg(format!("-L{}", libraries.display()))
@@ -45,7 +48,9 @@ pub fn program(source: &str) -> PathBuf {
 pub fn command(source: &str, case: &str) -> Command {
     let mut command = Command::new(program(source));
     command.arg(case).env("LD_LIBRARY_PATH", libraries());
-    command.env("CANN_SIM_NAMESPACE", format!("{}-{source}-{case}", std::process::id()));
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    command.env("CANN_SIM_NAMESPACE", format!("{}-{number}-{source}-{case}", std::process::id()));
     for name in [
         "ASCEND_RT_VISIBLE_DEVICES",
         "HCCL_INTRA_ROCE_ENABLE",
