@@ -19,6 +19,9 @@ use crate::segment::json;
 /// What is sent where the content is ignored: short, so that a segment with very many buffers can ask, too.
 const NOTHING: &[u8] = b"{}\n";
 
+/// What to do about a peer that takes the connection and says nothing.
+const SILENT: &str = "the peer's process hangs or is stopped, or another service listens on its port";
+
 /// Bytes read by one call.
 const SCRATCH_BYTES: usize = 64 << 10;
 
@@ -169,7 +172,7 @@ fn arm(stream: &TcpStream, deadline: Deadline) -> Result<()> {
     let remaining = deadline.remaining();
     if remaining.is_zero() {
         let text = format!("{} did not answer in time", address_of(stream));
-        return Err(Error::new(Code::Timeout, Stage::Handshake, text));
+        return Err(Error::new(Code::Timeout, Stage::Handshake, text).advice(SILENT));
     }
     stream
         .set_read_timeout(Some(remaining))

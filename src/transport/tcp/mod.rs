@@ -23,7 +23,7 @@ pub use settings::Settings;
 use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::{Code, Error, Result, Stage};
-use crate::handshake::bind::listen_in_range;
+use crate::handshake::bind::{listen_in_range, listen_on};
 use crate::memory::ByteRange;
 use crate::registry::Pin;
 use crate::transport::Job;
@@ -61,9 +61,15 @@ impl Tcp {
     /// Binds the data listener and serves `served`.
     ///
     /// # Errors
-    /// [`Code::Socket`] when no port of the range is free or no event loop can be made.
+    /// [`Code::Socket`] when no port is free or no event loop can be made.
     pub fn start(settings: Settings, served: Arc<dyn Served>) -> Result<Self> {
-        let listener = listen_in_range(settings.ports.0, settings.ports.1, settings.backlog)?;
+        // A range of one port, as a restart on a fixed port has it, is full once the handshake listens. The port is
+        // told in the descriptor, so that any does.
+        let listener =
+            listen_in_range(settings.ports.0, settings.ports.1, settings.backlog).or_else(|error| {
+                log::warn!("{error}; the data listener takes a port of the kernel's choice");
+                listen_on(0, settings.backlog).map_err(|_| error)
+            })?;
         let port = listener
             .local_addr()
             .map_err(|error| {

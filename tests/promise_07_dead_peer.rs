@@ -1,0 +1,127 @@
+//! Promise 7: a dead peer delays only transfers to that peer, for at most one connect timeout.
+//!
+//! Judged by order, not by a clock: while the transfer to the peer that does not answer is still waiting, whole rounds
+//! of transfers to the seven others end. Tried by taking the mechanism out: with `Shared::dispatch_slowly` called on
+//! the caller's thread instead of the peer's, or with one worker for all peers, the first test fails; with
+//! `PeerState::failed` leaving the state `Unknown` the second does, since no use fails fast.
+
+mod promise;
+
+use std::time::{Duration, Instant};
+
+use promise::{PAGE, Peer, moving, software_npu};
+
+const CONNECT: Duration = Duration::from_secs(3);
+
+struct Eight {
+    a: Peer,
+    near: u64,
+    others: Vec<(Peer, u64)>,
+}
+
+impl Eight {
+    fn new() -> Self {
+        let npu = software_npu(9).variable("ASCEND_CONNECT_TIMEOUT", &CONNECT.as_millis().to_string());
+        let mut a = Peer::start(&npu, Some(0));
+        let near = a.buffer(0, PAGE, 1);
+        let others = (1..9)
+            .map(|device| {
+                let mut peer = Peer::start(&npu, Some(device));
+                let far = peer.buffer(device, PAGE, 2);
+                (peer, far)
+            })
+            .collect();
+        Self { a, near, others }
+    }
+
+    fn words(&self, place: usize) -> String {
+        let (peer, far) = &self.others[place];
+        moving("write", self.near, &peer.name(), *far, PAGE, 65536, 0)
+    }
+
+    /// One transfer to each of the seven others, all at once.
+    fn round(&mut self) {
+        let pending: Vec<_> = (1..8)
+            .map(|place| {
+                let command = format!("& transfer {}", self.words(place));
+                self.a.begin(&command)
+            })
+            .collect();
+        for pending in pending {
+            self.a.finish(pending).unwrap_or_else(|failure| panic!("a living peer: {failure:?}"));
+        }
+    }
+
+    fn end(self) {
+        self.a.quit();
+        for (mut peer, _) in self.others {
+            if peer.child.is_running() {
+                peer.quit();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_answer_delays_nobody_else() {
+    let mut eight = Eight::new();
+    // Frozen before it was ever connected: the kernel takes the connection, and nobody answers.
+    eight.others[0].0.signal("STOP");
+    let words = eight.words(0);
+    // The descriptor has to be fetched from the frozen peer as well.
+    let start = Instant::now();
+    let frozen = eight.a.begin(&format!("& transfer {words}"));
+    // The first round makes the channels to all others.
+    for _ in 0..10 {
+        eight.round();
+    }
+    assert!(!eight.a.has_finished(frozen), "ten rounds with the others took longer than the frozen peer");
+    let failure = eight.a.finish(frozen).expect_err("nobody answered");
+    assert!(matches!(failure.code(), "timeout" | "socket"), "{failure:?}");
+    assert_eq!(failure.text("peer"), eight.others[0].0.name(), "{failure:?}");
+    assert!(!failure.text("advice").is_empty(), "{failure:?}");
+    // MC_HANDSHAKE_CONNECT_TIMEOUT and ASCEND_CONNECT_TIMEOUT bound it; a busy machine gets some room.
+    assert!(start.elapsed() < 3 * CONNECT, "{:?}", start.elapsed());
+    eight.others[0].0.signal("CONT");
+    eight.others[0].0.child.kill();
+    eight.end();
+}
+
+#[test]
+fn a_killed_peer_fails_fast_and_costs_the_others_nothing() {
+    let mut eight = Eight::new();
+    let words = eight.words(0);
+    eight.a.must(&format!("transfer {words}"));
+    eight.round();
+    eight.others[0].0.child.kill();
+    let start = Instant::now();
+    let mut failures = 0;
+    for _ in 0..10 {
+        let pending = eight.a.begin(&format!("& transfer {words}"));
+        eight.round();
+        let failure = eight.a.finish(pending).expect_err("the peer is dead");
+        assert_eq!(failure.text("peer"), eight.others[0].0.name(), "{failure:?}");
+        failures += 1;
+    }
+    assert_eq!(failures, 10);
+    // Ten uses of a dead peer together cost less than one connect timeout would.
+    assert!(start.elapsed() < 2 * CONNECT, "{:?}", start.elapsed());
+    eight.end();
+}
+
+#[test]
+fn a_vendor_call_that_hangs_stalls_one_channel() {
+    let mut eight = Eight::new();
+    // The first prepare hangs, whichever peer it belongs to; the prepares of the others go on beside it.
+    eight.a.fault("set HcclCommPrepare=delay:2500@1");
+    let words = eight.words(0);
+    let hung = eight.a.begin(&format!("& transfer {words}"));
+    eight.a.wait_for_calls("HcclCommPrepare", 0);
+    for _ in 0..5 {
+        eight.round();
+    }
+    assert!(!eight.a.has_finished(hung), "five rounds with the others waited for the hanging call");
+    // It was late, not dead.
+    eight.a.finish(hung).unwrap_or_else(|failure| panic!("{failure:?}"));
+    eight.end();
+}
