@@ -111,6 +111,10 @@ pub struct Config {
     pub tcp_max_sessions: usize,
     /// `MOONCAKE_TRANSFER_REQUIRE_NPU` is 1.
     pub require_npu: bool,
+    /// `MC_METADATA_CLUSTER_ID`.
+    pub cluster_id: Option<String>,
+    /// `MC_TCP_BIND_ADDRESS`.
+    pub advertised_host: Option<String>,
     /// `MOONCAKE_TRANSFER_SAME_HOST`.
     pub same_host: bool,
 }
@@ -189,6 +193,8 @@ impl Config {
             tcp_keep: !is_off(r, &table::TCP_KEEP),
             tcp_max_sessions: r.number_as(&table::TCP_SESSIONS),
             require_npu: r.switch(&table::REQUIRE_NPU),
+            cluster_id: r.text(&table::CLUSTER_ID),
+            advertised_host: r.text(&table::ADVERTISED_HOST),
             same_host: !is_off(r, &table::SAME_HOST),
         };
         (config, reader.warnings)

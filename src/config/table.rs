@@ -115,6 +115,11 @@ variables! {
     TCP_SESSIONS = "MOONCAKE_TRANSFER_TCP_SESSIONS": number(4096, 1, 1 << 20, "connections");
     /// Makes the protocol "ascend" an error where CANN cannot be opened, instead of a warning and host memory only.
     REQUIRE_NPU = "MOONCAKE_TRANSFER_REQUIRE_NPU": Kind::Exactly("1");
+    /// Part of every key in a metadata service, so that several clusters can share one.
+    CLUSTER_ID = "MC_METADATA_CLUSTER_ID": Kind::Text("");
+    /// With a metadata service: the address at which peers reach this host. Empty takes the one by which this
+    /// host reaches the service.
+    ADVERTISED_HOST = "MC_TCP_BIND_ADDRESS": Kind::Text("");
     /// Moves host memory between processes of one host without sockets; 0, false, no or off turns it off.
     SAME_HOST = "MOONCAKE_TRANSFER_SAME_HOST": Kind::Text("1");
 }
@@ -127,8 +132,6 @@ pub const SILENT: &[(&str, &[&str])] = &[
         "upstream's TCP transport and metadata service, in parts that do not apply here",
         &[
             "MC_LEGACY_RPC_PORT_BINDING",
-            "MC_TCP_BIND_ADDRESS",
-            "MC_METADATA_CLUSTER_ID",
             "MC_DISABLE_METACACHE",
             "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS",
             "MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER",

@@ -162,27 +162,69 @@ impl Shared {
             .tcp
             .get()
             .ok_or_else(|| Error::new(Code::Internal, Stage::Connect, "the data listener does not run"))?;
+        let target = Target {
+            name: segment.name.clone(),
+            hosts: self.hosts_of(segment, descriptor, deadline)?,
+            port: descriptor.tcp_data_port,
+            version: descriptor.tcp_proto_version,
+        };
         let Some(ours) = &descriptor.ours else {
             if descriptor.protocol != "tcp" {
                 return Err(foreign(descriptor));
             }
-            let peer = tcp.connect(&data_target(segment, descriptor), deadline)?;
+            let peer = tcp.connect(&target, deadline)?;
             return Ok(Link::Remote(Remote::new(None, Some(peer), None, descriptor)));
         };
         let Ours { incarnation, control_port, .. } = ours;
         if let Some(engine) = process::find(incarnation) {
             return Ok(Link::SameProcess(Arc::downgrade(&engine)));
         }
-        let host = descriptor.name.parse::<Endpoint>()?.host;
         let control = self
             .control
             .get()
             .ok_or_else(|| Error::new(Code::Internal, Stage::Connect, "the control listener does not run"))?;
-        let connection = control.connect(&host, *control_port, incarnation, deadline)?;
-        let target = data_target(segment, descriptor);
+        let mut connected = Err(Error::new(Code::Dns, Stage::Resolve, "the peer has no host"));
+        for host in &target.hosts {
+            connected = control.connect(host, *control_port, incarnation, deadline);
+            // Another process at one of the peer's hosts is an answer; silence is none.
+            if !connected.as_ref().is_err_and(|error| error.code() != Code::StaleIncarnation) {
+                break;
+            }
+        }
+        let connection = connected.map_err(|error| error.peer(&segment.name))?;
         let peer = (target.port != 0).then(|| tcp.peer(&target, deadline)).transpose()?;
         let host = self.same_host(incarnation, &connection, deadline);
         Ok(Link::Remote(Remote::new(Some((incarnation.clone(), connection)), peer, host, descriptor)))
+    }
+
+    /// Where a peer's listeners are: on the host that it names, else on the one that it was opened by. A peer that
+    /// names the loopback and was opened by another host is not on ours. Names in a metadata service are no hosts.
+    fn hosts_of(
+        &self,
+        segment: &Segment,
+        descriptor: &SegmentDescriptor,
+        deadline: Deadline,
+    ) -> Result<Vec<String>> {
+        let named = descriptor.tcp_data_host.clone().filter(|host| !host.is_empty());
+        if !self.metadata.is_peer_to_peer() {
+            // Upstream before 0.3.13 names no host in the descriptor.
+            let host = named.map_or_else(
+                || self.metadata.locate(&descriptor.name, deadline).map(|place| place.host),
+                Ok,
+            )?;
+            return Ok(vec![host]);
+        }
+        let host_of = |name: &str| name.parse::<Endpoint>().ok().map(|endpoint| endpoint.host);
+        let opened = host_of(&segment.name);
+        let distant = opened.as_deref().is_some_and(|host| !is_loopback(host));
+        let named = named.filter(|host| !(distant && is_loopback(host)));
+        let mut hosts: Vec<String> = Vec::new();
+        for host in [named, opened, host_of(&descriptor.name)].into_iter().flatten() {
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        Ok(hosts)
     }
 
     /// The peer's process, when its memory can be reached without sockets; one line says why it cannot.
@@ -364,26 +406,7 @@ impl Shared {
     }
 }
 
-/// Where a peer's data listener is: on the host that it names, else on the host that it was opened by. A peer
-/// that names the loopback, opened by another host, is not on ours.
-fn data_target(segment: &Segment, descriptor: &SegmentDescriptor) -> Target {
-    let host_of = |name: &str| name.parse::<Endpoint>().ok().map(|endpoint| endpoint.host);
-    let opened = host_of(&segment.name);
-    let named = descriptor.tcp_data_host.clone().filter(|host| !host.is_empty());
-    let loopback =
-        |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let distant = opened.as_deref().is_some_and(|host| !loopback(host));
-    let named = named.filter(|host| !(distant && loopback(host)));
-    let mut hosts: Vec<String> = Vec::new();
-    for host in [named, opened, host_of(&descriptor.name)].into_iter().flatten() {
-        if !hosts.contains(&host) {
-            hosts.push(host);
-        }
-    }
-    Target {
-        name: segment.name.clone(),
-        hosts,
-        port: descriptor.tcp_data_port,
-        version: descriptor.tcp_proto_version,
-    }
+/// Whether a host is this one seen from itself.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -11,6 +11,7 @@
 
 mod borrowed;
 mod dispatch;
+mod identity;
 mod memory;
 mod npu;
 mod observed;
@@ -32,7 +33,7 @@ use crate::batch::{BatchTable, MAX_BATCHES};
 use crate::config::Config;
 use crate::control::Control;
 use crate::deadline::Deadline;
-use crate::endpoint::{Endpoint, Incarnation};
+use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake::Listener;
 use crate::metadata::{self, Metadata};
@@ -116,7 +117,10 @@ pub(crate) struct Shared {
     pub(crate) incarnation: Incarnation,
     /// `host:port` as peers open it.
     name: String,
+    /// Where peers reach our listeners.
     host: String,
+    /// Whether the metadata service holds entries of ours.
+    announced: AtomicBool,
     npu_hint: Option<u32>,
     device: Option<i32>,
     metadata: Box<dyn Metadata>,
@@ -154,12 +158,13 @@ impl Engine {
     /// service that is not offered, [`Code::Socket`] when no port of the range is free.
     pub fn new(options: EngineOptions) -> Result<Arc<Self>> {
         let EngineOptions { metadata, local_name, device, auto_discover, config } = options;
-        let endpoint: Endpoint = local_name.parse()?;
         let incarnation = Incarnation::new(config.boot_id.as_deref())?;
         let metadata = metadata::connect(&metadata, &config)?;
+        let endpoint = identity::endpoint(&local_name, &*metadata)?;
+        let host = identity::host(&endpoint, &*metadata, &config)?;
         let binding = Listener::bind(&config)?;
         let rpc_port = binding.port();
-        let name = endpoint.with_port(rpc_port).session();
+        let name = identity::name(&local_name, &endpoint, rpc_port, &*metadata);
         let mut topology = Topology::default();
         if auto_discover {
             topology = Topology::discover(Path::new(NODE_ROOT));
@@ -182,7 +187,8 @@ impl Engine {
             topology: Mutex::new(topology),
             closed: AtomicBool::new(false),
             pid: std::process::id(),
-            host: endpoint.host.clone(),
+            host,
+            announced: AtomicBool::new(false),
             npu_hint: endpoint.npu,
             device,
             metadata,
@@ -205,7 +211,11 @@ impl Engine {
         *shared.listener.lock() = Some(binding.serve(handler)?);
         process::enter(&shared);
         let engine = Arc::new(Self { shared, rpc_port });
-        engine.shared.publish(Deadline::after(engine.shared.config.handshake_connect_timeout))?;
+        let deadline = Deadline::after(engine.shared.config.handshake_connect_timeout);
+        let shared = &engine.shared;
+        shared.metadata.announce(&shared.name, &shared.host, rpc_port, deadline)?;
+        shared.announced.store(true, Ordering::Release);
+        shared.publish(deadline)?;
         log::info!(
             "engine {} listens: handshake port {rpc_port}, control port {}, data port {}",
             engine.shared.name,
@@ -388,7 +398,9 @@ impl Shared {
         if let Some(listener) = self.listener.lock().take() {
             listener.shutdown();
         }
-        if let Err(error) = self.metadata.withdraw(&self.name, deadline) {
+        if self.announced.load(Ordering::Acquire)
+            && let Err(error) = self.metadata.withdraw(&self.name, deadline)
+        {
             log::warn!("{error}");
         }
         if let Some(tcp) = self.tcp.get() {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Engine, Shared};
 use crate::deadline::Deadline;
-use crate::endpoint::Endpoint;
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake;
 use crate::memory::MemoryKind;
@@ -84,7 +83,7 @@ impl Engine {
     /// [`Code::Dns`], [`Code::Socket`], [`Code::Timeout`].
     pub fn probe(&self, name: &str) -> Result<()> {
         self.shared.check_usable()?;
-        let peer = name.parse::<Endpoint>()?;
+        let peer = self.shared.metadata.locate(name, self.shared.metadata_deadline())?;
         handshake::probe(&peer, &self.shared.config, self.shared.metadata_deadline())
     }
 
@@ -131,7 +130,7 @@ impl Shared {
 
     pub(super) fn send_note(&self, segment: &Segment, note: &Note) -> Result<()> {
         // Upstream dials the name inside the descriptor, not the one that was opened.
-        let peer = segment.descriptor().name.parse::<Endpoint>()?;
+        let peer = self.metadata.locate(&segment.descriptor().name, self.metadata_deadline())?;
         handshake::send_notify(&peer, note, &self.config, self.metadata_deadline())?;
         self.observed.metrics.notes_sent.increment();
         Ok(())

@@ -1,13 +1,24 @@
 //! Where descriptors are published and found, behind one trait.
 //!
-//! Peer to peer needs no service: the name is the address of the publisher's own handshake listener.
+//! Peer to peer needs no service: the name is the address of the publisher's own handshake listener. With a
+//! service ([`service`], over [`http`] or [`etcd`]) a name is any text; keys and values are upstream's, so that
+//! engines of both kinds find each other.
 
+mod etcd;
+mod http;
+mod keys;
 mod p2p;
+mod service;
 
 pub use p2p::PeerToPeer;
 
+use etcd::Etcd;
+use http::Http;
+use service::Service;
+
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::endpoint::Endpoint;
 use crate::error::{Code, Error, Result, Stage};
 use crate::segment::SegmentDescriptor;
 
@@ -34,6 +45,21 @@ pub trait Metadata: Send + Sync {
     /// [`Code::Metadata`] when the service fails.
     fn withdraw(&self, name: &str, deadline: Deadline) -> Result<()>;
 
+    /// Makes known where the handshake listener of `name` is. Nothing to do where the name says so itself.
+    ///
+    /// # Errors
+    /// [`Code::Metadata`] when the service does not take it, or an engine of that name is alive.
+    fn announce(&self, name: &str, host: &str, port: u16, deadline: Deadline) -> Result<()>;
+
+    /// Where the handshake listener of `name` is.
+    ///
+    /// # Errors
+    /// [`Code::Metadata`] when nobody has announced it.
+    fn locate(&self, name: &str, deadline: Deadline) -> Result<Endpoint>;
+
+    /// Address of the service; `None` when there is none.
+    fn address(&self) -> Option<Endpoint>;
+
     /// Whether names are addresses of the peers themselves.
     fn is_peer_to_peer(&self) -> bool;
 }
@@ -50,10 +76,13 @@ pub fn connect(uri: &str, config: &Config) -> Result<Box<dyn Metadata>> {
     let scheme = uri.split_once("://").map_or("etcd", |(scheme, _)| scheme);
     let shown: String = scheme.chars().take(32).filter(|c| c.is_ascii_graphic()).collect();
     let why = match scheme {
-        "http" | "https" | "etcd" | "redis" => format!("the metadata service {shown}:// is not offered"),
+        "http" => return Ok(Box::new(Service::new(Http::new(uri, config)?, config))),
+        "etcd" if !uri.is_empty() => return Ok(Box::new(Service::new(Etcd::new(uri, config)?, config))),
+        "https" | "redis" => format!("the metadata service {shown}:// is not offered"),
         _ => format!("{shown:?} is no metadata service"),
     };
-    Err(Error::new(Code::NotImplemented, Stage::Configure, why).advice(format!("use {P2P_HANDSHAKE}")))
+    Err(Error::new(Code::NotImplemented, Stage::Configure, why)
+        .advice(format!("use {P2P_HANDSHAKE}, http://host:port/metadata or etcd://host:port")))
 }
 
 #[cfg(test)]
@@ -64,11 +93,13 @@ mod tests {
     fn the_embedded_service_is_named_exactly() {
         let config = Config::default();
         assert!(connect("P2PHANDSHAKE", &config).unwrap().is_peer_to_peer());
-        for uri in ["redis://h:1", "http://h/metadata", "etcd://h:1", "h:2379", "p2phandshake", "", "x\n://"]
-        {
+        for uri in ["redis://h:1", "https://h/metadata", "", "x\n://", "ftp://h"] {
             let Err(error) = connect(uri, &config) else { panic!("{uri} was taken") };
             assert_eq!(error.code(), Code::NotImplemented, "{uri}");
             assert!(error.to_string().contains("P2PHANDSHAKE"), "{error}");
+        }
+        for uri in ["http://h/metadata", "etcd://h:1", "h:2379", "p2phandshake"] {
+            assert!(!connect(uri, &config).unwrap().is_peer_to_peer(), "{uri}");
         }
         let Err(error) = connect("redis://h:1", &config) else { panic!() };
         assert!(error.to_string().contains("redis"), "{error}");

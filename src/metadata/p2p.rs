@@ -38,6 +38,19 @@ impl Metadata for PeerToPeer {
         Ok(())
     }
 
+    /// Nothing to do: the name is the place.
+    fn announce(&self, _: &str, _: &str, _: u16, _: Deadline) -> Result<()> {
+        Ok(())
+    }
+
+    fn locate(&self, name: &str, _: Deadline) -> Result<Endpoint> {
+        name.parse()
+    }
+
+    fn address(&self) -> Option<Endpoint> {
+        None
+    }
+
     fn is_peer_to_peer(&self) -> bool {
         true
     }

@@ -1,0 +1,113 @@
+//! Descriptors in a service apart: what is common to every store of keys and values.
+
+use super::Metadata;
+use super::keys::{Keys, decode_place, encode_place};
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::endpoint::Endpoint;
+use crate::error::{Code, Error, Result, Stage};
+use crate::handshake;
+use crate::segment::SegmentDescriptor;
+
+/// A store of keys and values.
+pub(super) trait Store: Send + Sync {
+    /// The value of a key; `None` when it has none.
+    fn get(&self, key: &str, deadline: Deadline) -> Result<Option<Vec<u8>>>;
+    /// Gives a key a value.
+    fn put(&self, key: &str, value: &[u8], deadline: Deadline) -> Result<()>;
+    /// Takes a key out; not an error when there is none.
+    fn delete(&self, key: &str, deadline: Deadline) -> Result<()>;
+    /// Address of the service, to find out by which of our own addresses it is reached.
+    fn address(&self) -> Endpoint;
+}
+
+/// Upstream's use of such a store.
+pub(super) struct Service<S> {
+    store: S,
+    keys: Keys,
+    config: Config,
+}
+
+impl<S: Store> Service<S> {
+    pub(super) fn new(store: S, config: &Config) -> Self {
+        Self { store, keys: Keys::new(config.cluster_id.as_deref()), config: config.clone() }
+    }
+
+    /// A place that was left by a process that is gone is taken over; one where somebody answers is not.
+    fn take_place(&self, name: &str, place: &[u8], deadline: Deadline) -> Result<()> {
+        let key = self.keys.place(name);
+        if let Some(old) = self.store.get(&key, deadline)? {
+            if old.trim_ascii() == place {
+                return Ok(());
+            }
+            if let Ok(endpoint) = decode_place(&old, name)
+                && handshake::probe(&endpoint, &self.config, deadline).is_ok()
+            {
+                return Err(Error::new(
+                    Code::Metadata,
+                    Stage::Configure,
+                    format!("the name is taken: an engine answers at {}", endpoint.session()),
+                )
+                .peer(name)
+                .advice("give each engine a name of its own"));
+            }
+            log::info!("{name}: taking the place of an engine that does not answer");
+            // The stock servers do not let a place be overwritten.
+            self.store.delete(&key, deadline)?;
+        }
+        self.store.put(&key, place, deadline)
+    }
+}
+
+impl<S: Store> Metadata for Service<S> {
+    fn publish(&self, descriptor: &SegmentDescriptor, deadline: Deadline) -> Result<()> {
+        let bytes = descriptor.encode();
+        self.store
+            .put(&self.keys.segment(&descriptor.name), &bytes, deadline)
+            .map_err(|error| error.peer(&descriptor.name))
+    }
+
+    fn fetch(&self, name: &str, deadline: Deadline) -> Result<SegmentDescriptor> {
+        let bytes = self.store.get(&self.keys.segment(name), deadline).map_err(|error| error.peer(name))?;
+        let Some(bytes) = bytes else {
+            return Err(Error::new(
+                Code::Metadata,
+                Stage::Resolve,
+                "the metadata service knows no such segment",
+            )
+            .peer(name)
+            .advice("check the name, and that the peer uses the same service and cluster id"));
+        };
+        SegmentDescriptor::decode(&bytes).map_err(|error| error.peer(name))
+    }
+
+    fn withdraw(&self, name: &str, deadline: Deadline) -> Result<()> {
+        let place = self.store.delete(&self.keys.place(name), deadline);
+        self.store.delete(&self.keys.segment(name), deadline).and(place).map_err(|error| error.peer(name))
+    }
+
+    fn announce(&self, name: &str, host: &str, port: u16, deadline: Deadline) -> Result<()> {
+        let place = encode_place(host, port)?;
+        self.take_place(name, &place, deadline).map_err(|error| error.peer(name))
+    }
+
+    fn locate(&self, name: &str, deadline: Deadline) -> Result<Endpoint> {
+        match self.store.get(&self.keys.place(name), deadline).map_err(|error| error.peer(name))? {
+            Some(bytes) => decode_place(&bytes, name),
+            None => Err(Error::new(
+                Code::Metadata,
+                Stage::Resolve,
+                "the metadata service knows no place of that name",
+            )
+            .peer(name)),
+        }
+    }
+
+    fn address(&self) -> Option<Endpoint> {
+        Some(self.store.address())
+    }
+
+    fn is_peer_to_peer(&self) -> bool {
+        false
+    }
+}
