@@ -34,7 +34,8 @@
 //!
 //! Rules and error numbers, not speed: thread-local contexts, FIFO streams with asynchronous return, device memory
 //! that host code cannot touch, registration frozen at prepare, collective prepare, one-sided put and get without any
-//! work by the owner. The `null` profile charges no time.
+//! work by the owner. The `null` profile charges no time. [`guide`] has the whole list, what is *not* faithful, the
+//! limits, and a C++ program as an example.
 //!
 //! # Locks
 //!
@@ -63,6 +64,7 @@ pub mod event;
 pub mod export;
 pub mod fault;
 pub mod fd_channel;
+pub mod guide;
 pub mod handle;
 pub mod heap;
 pub mod host_registration;

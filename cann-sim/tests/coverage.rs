@@ -39,7 +39,7 @@ fn implemented() -> Vec<&'static str> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .filter(|words| words.len() == 3)
-        .map(|words| words[2])
+        .filter_map(|words| words.get(2).copied())
         .collect()
 }
 
