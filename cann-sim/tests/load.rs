@@ -11,4 +11,6 @@ cases! { "load.c":
     a_killed_process_leaves_nothing,
     /// Facts 7.1, peer death on HCCS; 2.4, point 6: destroying a communicator tells nobody.
     a_departed_peer_that_dies_is_noticed,
+    /// Facts 2.4, point 4: 9 when a rank does not come to the end.
+    a_peer_killed_while_it_prepares,
 }

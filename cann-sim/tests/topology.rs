@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 cases! { "topology.c":
     /// Facts 2.5: HCCS within a server, RoCE between servers.
     servers_are_apart,
+    /// Facts 2.5: HCCS within a super pod, even across servers.
+    super_pods ("CANN_SIM_SOC" = "Ascend910_9392"),
     /// Facts 1.6, device ids, and 3: the rank table has physical ids.
     containers_with_an_npu_each,
 }

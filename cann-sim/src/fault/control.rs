@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use super::{calls, rule, rules};
@@ -71,6 +72,8 @@ pub fn processes(namespace: &str) -> io::Result<Vec<u32>> {
         .lines()
         .filter_map(|line| line.split_whitespace().nth(7)?.strip_prefix(&wanted)?.parse().ok())
         .collect();
+    // A forked child keeps the socket of a parent that has ended.
+    found.retain(|process| Path::new(&format!("/proc/{process}")).exists());
     found.sort_unstable();
     found.dedup();
     Ok(found)

@@ -28,6 +28,9 @@
 //! rule is set, in each process by itself; with `all:` it goes on over all processes of the namespace that have the
 //! same rule. A missing function is made with `CANN_SIM_HIDE`, because the linker asks for a symbol only once.
 //!
+//! Functions that answer no error number (`aclrtGetSocName`, `HcclGetErrorString` and the like) are neither disturbed
+//! nor counted. A forked child keeps the rules of its parent and has no socket.
+//!
 //! The socket takes one line a connection and answers one: `set RULES`, `add RULES`, `clear` and `reset` answer
 //! `ok`, or `error` and why; `calls` answers what was called since the start or the last `reset`, as
 //! `NAME/DEVICE COUNT` joined by `;`, where the device is the one that was current before or after the call, `-` for

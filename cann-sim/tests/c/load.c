@@ -233,6 +233,33 @@ static void a_killed_process_leaves_nothing(void) {
     }
 }
 
+/* Three ranks are named and two come; one of them is killed while both wait. */
+static void a_peer_killed_while_it_prepares(void) {
+    const char *table = "{\"version\":\"1.0\",\"status\":\"completed\",\"server_list\":[{\"server_id\":\"s\",\"device\":["
+                        "{\"device_id\":\"0\",\"rank_id\":\"0\"},{\"device_id\":\"1\",\"rank_id\":\"1\"},"
+                        "{\"device_id\":\"2\",\"rank_id\":\"2\"}]}]}";
+    int up[2];
+    char word = 0;
+    OK(pipe(up));
+    pid_t child = spawn();
+    int rank = child == 0 ? 1 : 0;
+    struct rank self = {.device = rank, .rank = rank, .seconds = rank == 0 ? 2 : 600, .table = table, .name = "three"};
+    make_rank(&self);
+    if (child == 0) {
+        EXPECT(write(up[1], "p", 1), 1);
+        prepare_rank(&self);
+        _exit(1);
+    }
+    EXPECT(read(up[0], &word, 1), 1);
+    pthread_t thread;
+    OK(pthread_create(&thread, NULL, prepare_rank, &self));
+    usleep(200 * 1000); /* the two have met, or not: both must end alike */
+    bury(child, SIGKILL);
+    OK(pthread_join(thread, NULL));
+    EXPECT(self.prepared, 9);
+    end_rank(&self);
+}
+
 /* HCCS maps the owner's memory: it stays reachable when the owner destroys its communicator, not when it dies. */
 static void a_departed_peer_that_dies_is_noticed(void) {
     int up[2], down[2];
@@ -265,4 +292,5 @@ static void a_departed_peer_that_dies_is_noticed(void) {
 }
 
 MAIN(CASE(four_processes_with_two_devices_each), CASE(several_processes_on_one_device),
-     CASE(a_killed_process_leaves_nothing), CASE(a_departed_peer_that_dies_is_noticed))
+     CASE(a_killed_process_leaves_nothing), CASE(a_departed_peer_that_dies_is_noticed),
+     CASE(a_peer_killed_while_it_prepares))

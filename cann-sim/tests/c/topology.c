@@ -116,6 +116,49 @@ static void containers_with_an_npu_each(void) {
     join(second);
 }
 
+struct dock { int rank, pod; HcclResult expected; int64_t *ids; pthread_barrier_t *barrier; };
+
+/* One die of server `rank`, which says it is in super pod 0. */
+static void dock(void *argument) {
+    struct dock *self = argument;
+    char table[1024], number[16];
+    snprintf(number, sizeof number, "%d", self->pod);
+    OK(setenv("CANN_SIM_SUPER_POD_ID", number, 1));
+    OK(aclrtGetDeviceInfo((uint32_t)self->rank, 403, &self->ids[self->rank]));
+    pthread_barrier_wait(self->barrier);
+    snprintf(table, sizeof table,
+             "{\"version\":\"1.2\",\"status\":\"completed\",\"server_list\":["
+             "{\"server_id\":\"s0\",\"device\":[{\"device_id\":\"0\",\"super_device_id\":\"%lld\",\"rank_id\":\"0\"}]},"
+             "{\"server_id\":\"s1\",\"device\":[{\"device_id\":\"1\",\"super_device_id\":\"%lld\",\"rank_id\":\"1\"}]}],"
+             "\"super_pod_list\":[{\"super_pod_id\":\"0\",\"server_list\":[{\"server_id\":\"s0\"},{\"server_id\":\"s1\"}]}]}",
+             (long long)self->ids[0], (long long)self->ids[1]);
+    struct rank rank = {.device = self->rank, .rank = self->rank, .seconds = self->expected == 0 ? 30 : 1,
+                        .table = table, .name = "pod"};
+    make_rank(&rank);
+    prepare_rank(&rank);
+    EXPECT(rank.prepared, self->expected);
+}
+
+/* A3: the chips' links cross servers inside a super pod, and do not leave it whatever the rank table says. */
+static void super_pods(void) {
+    struct shared { pthread_barrier_t barrier; int64_t ids[2]; } *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pthread_barrierattr_t attributes;
+    OK(pthread_barrierattr_init(&attributes));
+    OK(pthread_barrierattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED));
+    OK(pthread_barrier_init(&shared->barrier, &attributes, 2));
+    for (int apart = 0; apart < 2; apart++) {
+        HcclResult expected = apart ? 9 : 0;
+        struct dock one = {0, 0, expected, shared->ids, &shared->barrier};
+        struct dock two = {1, apart, expected, shared->ids, &shared->barrier};
+        pid_t first = in_place("CANN_SIM_SERVER_INDEX", "0", dock, &one);
+        pid_t second = in_place("CANN_SIM_SERVER_INDEX", "1", dock, &two);
+        join(first);
+        join(second);
+        TRUE(shared->ids[0] != shared->ids[1]);
+    }
+}
+
 static int64_t attribute(uint32_t device, int which) {
     int64_t value = -1;
     OK(aclrtGetDeviceInfo(device, which, &value));
@@ -191,5 +234,5 @@ static void holder(void) {
 }
 
 MAIN(CASE(servers_are_apart), CASE(cards_with_addresses), CASE(cards_without_addresses), CASE(no_card_has_an_address),
-     CASE(containers_with_an_npu_each), CASE(place_left_a), CASE(place_right),
+     CASE(containers_with_an_npu_each), CASE(super_pods), CASE(place_left_a), CASE(place_right),
      CASE(boot_id_of_left_b), CASE(sees_the_memory_of_others), CASE(sees_no_memory_of_others), CASE(holder))
