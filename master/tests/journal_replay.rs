@@ -352,12 +352,12 @@ fn a_torn_tail_is_dropped_and_a_corrupt_record_ends_trust() {
         assert_eq!(verdict, Verdict::Used);
         result
     };
-    for cut in 0..bytes.len() {
+    for cut in (0..bytes.len()).step_by(2) {
         let (keys, verdict) = with(&|bytes| bytes.truncate(cut));
         assert_eq!(verdict, Verdict::Used, "cut at {cut}");
         assert!(keys.len() <= 3);
     }
-    for byte in (0..bytes.len()).step_by(5) {
+    for byte in (0..bytes.len()).step_by(7) {
         let (keys, verdict) = with(&|bytes| bytes[byte] ^= 0x10);
         match verdict {
             Verdict::Used => {

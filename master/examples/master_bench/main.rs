@@ -24,6 +24,8 @@ struct Arguments {
     rounds: usize,
     slice: Duration,
     objects: usize,
+    /// Measure this cell alone, and neither memory nor the process.
+    only: Option<String>,
     record: Option<String>,
     commit: String,
 }
@@ -34,6 +36,7 @@ fn arguments() -> Arguments {
         rounds: 5,
         slice: Duration::from_millis(500),
         objects: 1_000_000,
+        only: None,
         record: None,
         commit: "unknown".into(),
     };
@@ -44,6 +47,7 @@ fn arguments() -> Arguments {
             "--rounds" => arguments.rounds = value.parse().expect("number"),
             "--slice-ms" => arguments.slice = Duration::from_millis(value.parse().expect("number")),
             "--objects" => arguments.objects = value.parse().expect("number"),
+            "--only" => arguments.only = Some(value),
             "--record" => arguments.record = Some(value),
             "--commit" => arguments.commit = value,
             other => panic!("unknown argument {other}"),
@@ -78,7 +82,8 @@ fn main() {
     for server in &servers {
         server.fill();
     }
-    for cell in CELLS {
+    let wanted = |cell: &&cells::Cell| arguments.only.as_deref().is_none_or(|only| only == cell.name);
+    for cell in CELLS.iter().filter(wanted) {
         for clients in [1, 4, 16] {
             let mut slices: Vec<Vec<Slice>> = servers.iter().map(|_| Vec::new()).collect();
             for round in 0..arguments.rounds {
@@ -103,7 +108,8 @@ fn main() {
     }
     drop(servers);
 
-    for kind in kinds.iter().filter(|kind| !matches!(kind, Kind::Floor)) {
+    let whole = arguments.only.is_none();
+    for kind in kinds.iter().filter(|kind| whole && !matches!(kind, Kind::Floor)) {
         let server = Server::start(kind);
         let memory = server.memory(arguments.objects);
         let name = server.name();

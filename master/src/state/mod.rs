@@ -107,13 +107,14 @@ pub struct State {
     eviction_epoch: AtomicU64,
     /// Before this moment there is nothing to evict.
     nothing_until: AtomicU64,
-    /// Looks that still have to search for replicas whose segment went.
+    /// Sweeps that still have to search for replicas whose segment went.
     searches: AtomicU64,
     next_id: AtomicU64,
     random: Random,
     journal: Option<Journal>,
     metrics: Arc<Metrics>,
     next_look: AtomicU64,
+    next_sweep: AtomicU64,
 }
 
 /// The pool in numbers.
@@ -150,6 +151,7 @@ impl State {
             journal,
             metrics,
             next_look: AtomicU64::new(0),
+            next_sweep: AtomicU64::new(0),
         }
     }
 
@@ -301,7 +303,7 @@ impl State {
             let mut shard = self.shard_at(index);
             shard.drop_replicas_in(|candidate| Arc::ptr_eq(candidate, segment), drop);
         }
-        // A put that began before can still join the table: two more looks outlast it.
+        // A put that began before can still join the table: two more sweeps outlast it.
         self.searches.store(2, Ordering::Release);
         let mut quarantine = self.quarantine.lock();
         let kept = std::mem::take(&mut *quarantine).into_iter().filter_map(|mut quarantined| {

@@ -10,6 +10,9 @@ use crate::moment::Moment;
 
 /// How often clients are looked at, in milliseconds.
 const LOOK_EVERY_MS: u64 = 500;
+/// Most time between two searches for unfinished puts, in milliseconds; each looks at every object of the shards in
+/// which a put is under way, and under load that is all of them.
+const MAX_SWEEP_EVERY_MS: u64 = 30_000;
 
 impl State {
     /// To be called every few milliseconds.
@@ -17,13 +20,25 @@ impl State {
         self.evict_if_needed(now);
         if now.0 >= self.next_look.load(Ordering::Acquire) {
             self.next_look.store(now.after_ms(LOOK_EVERY_MS).0, Ordering::Release);
-            self.look(now);
+            self.look_at_clients(now);
+            self.release_quarantined(now);
+        }
+        if now.0 >= self.next_sweep.load(Ordering::Acquire) {
+            let every_ms = (self.policy.put_release_ms / 20).clamp(LOOK_EVERY_MS, MAX_SWEEP_EVERY_MS);
+            self.next_sweep.store(now.after_ms(every_ms).0, Ordering::Release);
+            self.sweep(now);
         }
         self.flush();
     }
 
-    /// Acts on everything whose time is over.
+    /// Acts on everything whose time is over, at once.
     pub fn look(&self, now: Moment) {
+        self.look_at_clients(now);
+        self.release_quarantined(now);
+        self.sweep(now);
+    }
+
+    fn look_at_clients(&self, now: Moment) {
         let policy = &self.policy;
         let silence = self.pool.look(now, policy.suspect_ms(), policy.client_ttl_ms, policy.restore_wait_ms);
         for client in &silence.suspected {
@@ -40,13 +55,16 @@ impl State {
         for segment in &silence.lost {
             self.segment_gone(segment);
         }
-        self.release_quarantined(now);
+    }
+
+    /// Gives back the space of puts that never ended, and of those that ended in a segment that had gone.
+    fn sweep(&self, now: Moment) {
         // An object can join the table after its segment has left it.
         let search = self
             .searches
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1))
             .is_ok();
-        let limit = Moment(now.0.saturating_sub(policy.put_release_ms));
+        let limit = Moment(now.0.saturating_sub(self.policy.put_release_ms));
         for index in 0..SHARDS {
             let mut shard = self.shard_at(index);
             shard.extract_unfinished(limit, |object| {
