@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::Shared;
 use crate::config::Config;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result, Stage};
 use crate::topology::NpuLink;
 use crate::transport::ascend::{Ascend, Runtime, rank};
 
@@ -49,6 +49,14 @@ impl Shared {
 
     fn open_npu(&self) -> Result<Arc<Ascend>> {
         self.check_usable()?;
+        if self.config.force_tcp {
+            return Err(Error::new(
+                Code::NotSupportedTransport,
+                Stage::Configure,
+                "MC_FORCE_TCP is set: NPUs are not used",
+            )
+            .advice("unset MC_FORCE_TCP to move NPU memory"));
+        }
         let runtime = Runtime::load(&load_options(&self.config))?;
         let ascend = Ascend::start(runtime, &self.config, self.incarnation.clone())?;
         let device = match self.device {
