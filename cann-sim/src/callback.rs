@@ -69,6 +69,16 @@ pub fn unsubscribe(thread_id: u64, stream: usize) -> Outcome {
     Ok(())
 }
 
+/// Forgets a stream that ended.
+pub fn forget(stream: usize) {
+    let mut subscriptions = SUBSCRIPTIONS.lock();
+    if let Some(thread_id) = subscriptions.streams.remove(&stream)
+        && !subscriptions.streams.values().any(|thread| *thread == thread_id)
+    {
+        subscriptions.threads.remove(&thread_id);
+    }
+}
+
 /// `aclrtProcessReport` on the calling thread: waits for functions and runs what is there.
 pub fn process(deadline: Deadline) -> Outcome {
     // SAFETY: pthread_self has no preconditions.

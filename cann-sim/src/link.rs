@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::arena::{self, HUGE_PAGE, Mapping};
 use crate::block::{self, Block, Owner, Place};
@@ -114,19 +114,19 @@ pub enum Peer {
 pub struct Line {
     socket: UnixStream,
     life: Life,
-    /// Held while bytes pass that no stream waits for any more.
-    is_open: Mutex<bool>,
+    /// Held, shared, while the card moves bytes.
+    is_open: RwLock<bool>,
 }
 
 impl Line {
     /// A line over the socket of a meeting.
     pub fn new(socket: UnixStream) -> Self {
-        Self { life: Life::of_peer(&socket), socket, is_open: Mutex::new(true) }
+        Self { life: Life::of_peer(&socket), socket, is_open: RwLock::new(true) }
     }
 
     /// Moves bytes unless the line was closed; false when it was.
     pub fn pass(&self, moves: impl FnOnce()) -> bool {
-        let is_open = self.is_open.lock();
+        let is_open = self.is_open.read();
         if *is_open {
             moves();
         }
@@ -135,7 +135,7 @@ impl Line {
 
     /// Tells the peer, and ends the work requests that the card still has: when this returns, none moves a byte.
     pub fn close(&self) {
-        let mut is_open = self.is_open.lock();
+        let mut is_open = self.is_open.write();
         if std::mem::take(&mut *is_open) {
             // The peer may be gone already; then nobody needs the farewell.
             // SAFETY: the descriptor is open and the buffer has one byte.

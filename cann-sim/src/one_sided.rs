@@ -98,8 +98,7 @@ impl OneSided {
         for (index, whole) in self.pieces.iter().enumerate() {
             cost::charge(self.link.kind, self.direction, whole.length);
             for (number, piece) in whole.parts(limit).enumerate() {
-                let result =
-                    if stop() { Err(Interrupted::Stopped) } else { piece.run(self.direction, &stop) };
+                let result = if stop() { Err(Interrupted::Stopped) } else { self.pass(&piece, &stop) };
                 match result {
                     Ok(()) => {}
                     Err(Interrupted::Stopped) if aborted() => {
@@ -118,6 +117,17 @@ impl OneSided {
             }
         }
         Ok(())
+    }
+
+    /// Moves one part. A card moves nothing for a communicator that was destroyed: its queue pair is gone.
+    fn pass(&self, piece: &Piece, stop: &dyn Fn() -> bool) -> Result<(), Interrupted> {
+        if self.link.kind == LinkKind::Hccs {
+            return piece.run(self.direction, stop);
+        }
+        let gone = || Err(Interrupted::Refused(std::io::ErrorKind::NotConnected.into()));
+        let mut result = None;
+        self.link.line.pass(|| result = Some(piece.run(self.direction, stop)));
+        result.unwrap_or_else(gone)
     }
 
     /// Bytes between two looks whether to go on. On RoCE a part is also what the card moves as a whole.

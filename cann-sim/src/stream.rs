@@ -289,6 +289,7 @@ impl Stream {
     pub fn retire(&self) {
         if STREAMS.remove(self.handle).is_some() {
             device::give_back(&self.device.streams);
+            crate::callback::forget(self.handle);
             self.state.lock().ended = true;
             self.work.notify_all();
         }

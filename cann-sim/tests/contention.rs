@@ -7,6 +7,8 @@ cases! { "contention.c":
     roce_goes_on_after_an_abort ("CANN_SIM_FAULTS" = "link=slow:8M"),
     /// The same: what does stop them.
     destroying_the_communicator_stops_the_card ("CANN_SIM_FAULTS" = "link=slow:8M"),
+    /// The same: a destroyed communicator has no queue pair.
+    a_destroyed_communicator_moves_nothing,
     /// Facts 1.6: an abort stops the running task.
     hccs_stops_at_an_abort ("CANN_SIM_FAULTS" = "link=slow:8M"),
     /// Facts 2.4 point 4 and 2.5: 19.

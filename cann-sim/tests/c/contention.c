@@ -82,6 +82,38 @@ static void destroying_the_communicator_stops_the_card(void) {
     end_pair(&two);
 }
 
+/* A put that the stream comes to after its communicator was destroyed finds no queue pair, and moves nothing. */
+static volatile int go;
+static void hold(void *unused) {
+    (void)unused;
+    while (!go) usleep(1000);
+}
+
+static void a_destroyed_communicator_moves_nothing(void) {
+    aclrtStream stream = NULL;
+    strcpy(table, far_table(0, 1));
+    OK(aclrtSetDevice(1));
+    char *theirs = device_memory(SIZE);
+    OK(aclrtMemset(theirs, SIZE, 0, SIZE));
+    OK(aclrtSetDevice(0));
+    char *mine = device_memory(SIZE);
+    OK(aclrtMemset(mine, SIZE, 0x77, SIZE));
+    struct end one = {table, "gone", 0, 0, 20, mine, SIZE, 0, NULL, NULL, 0};
+    struct end two = {table, "gone", 1, 1, 20, theirs, SIZE, 0, NULL, NULL, 0};
+    pair_ends(&one, &two);
+    OK(aclrtSetDevice(0));
+    OK(aclrtCreateStream(&stream));
+    OK(aclrtLaunchHostFunc(stream, hold, NULL));
+    HcclOneSideOpDesc desc = {mine, theirs, SIZE, UINT8};
+    OK(HcclBatchPut(one.comm, 1, &desc, 1, stream));
+    end_pair(&one);
+    go = 1;
+    EXPECT(aclrtSynchronizeStreamWithTimeout(stream, 100), 507046); /* it waits for an answer that never comes */
+    EXPECT(landed(theirs), 0);
+    OK(aclrtStreamAbort(stream));
+    end_pair(&two);
+}
+
 /* The chip's own copies end with their task. */
 static void hccs_stops_at_an_abort(void) {
     struct end one, two;
@@ -294,6 +326,7 @@ static void memory_the_card_refuses(void) {
     end_pair(&end);
 }
 
-MAIN(CASE(roce_goes_on_after_an_abort), CASE(destroying_the_communicator_stops_the_card), CASE(hccs_stops_at_an_abort),
+MAIN(CASE(roce_goes_on_after_an_abort), CASE(destroying_the_communicator_stops_the_card),
+     CASE(a_destroyed_communicator_moves_nothing), CASE(hccs_stops_at_an_abort),
      CASE(ports_clash), CASE(a_port_range_avoids_the_clash), CASE(initialisations_collide), CASE(super_pods),
      CASE(super_device_ids_matter), CASE(memory_the_card_refuses))
