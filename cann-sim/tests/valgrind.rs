@@ -45,3 +45,18 @@ fn memory_probe() {
 fn communicator_probe() {
     clean("communicator.c", "calls_are_checked_in_order");
 }
+
+#[test]
+fn two_processes_probe() {
+    clean("one_sided.c", "near");
+}
+
+#[test]
+fn sharing_probe() {
+    clean("sharing.c", "mapping");
+}
+
+#[test]
+fn further_probe() {
+    clean("further.c", "device_as_a_whole");
+}
