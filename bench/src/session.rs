@@ -229,13 +229,13 @@ fn published(metadata: &str, name: &str) -> Result<Vec<RemoteBuffer>> {
     let config = mooncake::config::Config::from_env();
     let metadata = mooncake::metadata::connect(metadata, &config)?;
     let deadline = mooncake::deadline::Deadline::after(config.handshake_connect_timeout);
-    let buffers = metadata.fetch(name, deadline)?.buffers;
-    let buffer = |buffer: mooncake::segment::BufferDescriptor| RemoteBuffer {
-        address: buffer.address,
-        length_bytes: buffer.length_bytes,
-        seed: 0,
-    };
-    Ok(buffers.into_iter().map(buffer).collect())
+    let descriptor = metadata.fetch(name, deadline)?;
+    // Engines of ours publish memory of NPUs apart, where upstream's peers do not reach for it by TCP.
+    let memory = descriptor.ours.map(|ours| ours.memory).unwrap_or_default();
+    let host = descriptor.buffers.iter().map(|buffer| (buffer.address, buffer.length_bytes));
+    let device = memory.iter().map(|buffer| (buffer.address, buffer.length_bytes));
+    let buffers = host.chain(device);
+    Ok(buffers.map(|(address, length_bytes)| RemoteBuffer { address, length_bytes, seed: 0 }).collect())
 }
 
 /// Processor time of this process, all threads.
