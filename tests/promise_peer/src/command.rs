@@ -87,6 +87,8 @@ pub fn run(peer: &Peer, words: &[&str]) -> Result<String, TransferFailure> {
         ["crowd", first, count, name, remote, bytes] => {
             crowd::run(peer, number(first), number(count), name, number(remote), number(bytes))?
         }
+        ["engines", count] => crowd::engines(peer, number(count))?,
+        ["introduce"] => crowd::introduce(peer)?,
         ["libraries", word] => usage::mappings(word).to_string(),
         ["close"] => {
             engine.close();

@@ -1,9 +1,9 @@
 //! Many threads of one process, each on a device of its own with an engine of its own, all at once.
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 
 use mooncake::config::Config;
-use mooncake::engine::{Direction, Engine, EngineOptions, Request};
+use mooncake::engine::{Direction, Engine, EngineOptions, Note, Request};
 use mooncake::error::{Code, Error, Result, Stage};
 
 use crate::Peer;
@@ -41,13 +41,7 @@ fn one(peer: &Peer, device: i32, name: &str, remote: u64, bytes: u64) -> Result<
         let message = format!("{call} left the thread of device {device} with {current:?}");
         Err(Error::new(Code::Internal, Stage::Execute, message))
     };
-    let engine = Engine::new(EngineOptions {
-        metadata: "P2PHANDSHAKE".to_owned(),
-        local_name: "127.0.0.1".to_owned(),
-        device: None,
-        auto_discover: false,
-        config: Config::from_env(),
-    })?;
+    let engine = engine()?;
     check("Engine::new")?;
     engine.install_transport("ascend", None)?;
     check("install_transport")?;
@@ -76,4 +70,47 @@ fn one(peer: &Peer, device: i32, name: &str, remote: u64, bytes: u64) -> Result<
     check("close")?;
     memory.release(local);
     Ok(())
+}
+
+fn engine() -> Result<Arc<Engine>> {
+    Engine::new(EngineOptions {
+        metadata: "P2PHANDSHAKE".to_owned(),
+        local_name: "127.0.0.1".to_owned(),
+        device: None,
+        auto_discover: false,
+        config: Config::from_env(),
+    })
+}
+
+/// Makes `count` engines at the same moment and keeps them; their names.
+pub fn engines(peer: &Peer, count: usize) -> Result<String> {
+    let barrier = Barrier::new(count);
+    let made: Vec<Result<Arc<Engine>>> = std::thread::scope(|scope| {
+        let start = || {
+            barrier.wait();
+            engine()
+        };
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let made = made.into_iter().collect::<Result<Vec<_>>>()?;
+    let names: Vec<String> = made.iter().map(|engine| engine.name().to_owned()).collect();
+    peer.others.lock().unwrap().extend(made);
+    Ok(names.join(" "))
+}
+
+/// Each kept engine leaves a note with the next one, which then has that note and no other.
+pub fn introduce(peer: &Peer) -> Result<String> {
+    let engines = peer.others.lock().unwrap();
+    for (place, engine) in engines.iter().enumerate() {
+        let next = engines.get(place + 1).or(engines.first()).unwrap();
+        let segment = engine.open_segment(next.name(), true)?;
+        engine
+            .send_note(segment, Note { name: engine.name().to_owned(), message: next.name().to_owned() })?;
+    }
+    for engine in engines.iter() {
+        let notes = engine.take_notes();
+        assert!(notes.len() == 1 && notes.iter().all(|note| note.message == engine.name()), "{notes:?}");
+    }
+    Ok(String::new())
 }

@@ -18,7 +18,7 @@ mod memory;
 mod usage;
 
 use std::io::{BufRead, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use mooncake::config::Config;
 use mooncake::engine::{Engine, EngineOptions};
@@ -30,6 +30,8 @@ use crate::memory::Memory;
 pub struct Peer {
     engine: Arc<Engine>,
     memory: Memory,
+    /// Engines that commands have made beside the first one.
+    others: Mutex<Vec<Arc<Engine>>>,
 }
 
 struct Log;
@@ -96,7 +98,7 @@ fn main() {
         }
     };
     say(&format!("ready {}", engine.name()));
-    let peer = Arc::new(Peer { engine, memory });
+    let peer = Arc::new(Peer { engine, memory, others: Mutex::default() });
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
         let (number, rest) = line.split_once(' ').expect("a command has a number");
