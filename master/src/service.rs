@@ -102,6 +102,7 @@ impl Service {
                 profile: settings.profile,
                 idle_timeout: settings.idle_timeout,
                 no_delay: settings.no_delay,
+                ..rpc::Settings::default()
             },
         ));
         let admin = Arc::new(Admin {

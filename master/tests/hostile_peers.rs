@@ -178,3 +178,41 @@ fn a_pipeline_is_answered_in_order() {
     let _ = Client::connect(master.rpc, Profile::V0_3_13).expect("connect");
     serves(&master);
 }
+
+/// A sender of one byte now and then, and a reader that takes no answers, lose their connections; here after a moment.
+#[test]
+fn slowness_has_an_end() {
+    use mooncake_master::moment::Clock;
+    use mooncake_master::rpc::{Server, Settings};
+    let state = std::sync::Arc::new(common::state(mooncake_master::policy::Policy::default()));
+    let settings = Settings { frame_timeout: Duration::from_millis(300), ..Settings::default() };
+    let server = std::sync::Arc::new(Server::new(std::sync::Arc::clone(&state), Clock::default(), settings));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("listen");
+    let address = listener.local_addr().expect("address");
+    runtime.spawn(server.run(listener));
+
+    let mut slow = TcpStream::connect(address).expect("connect");
+    slow.write_all(&header(Function::ExistKey.id(), 1 << 20).encode()).expect("write");
+    eventually("the slow sender is closed, though it always sends something", || {
+        slow.write_all(&[0]).is_err()
+    });
+
+    let mut deaf = TcpStream::connect(address).expect("connect");
+    let exist = BatchExistKey { keys: vec![b"a"; 10_000], tenant: Tenant::default() };
+    let mut frame = Vec::new();
+    let id = Function::BatchExistKey.id();
+    mooncake_wire::frame::request(&mut frame, 1, id, |body| Profile::V0_3_13.encode_request(&exist, body))
+        .expect("frame");
+    deaf.set_write_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    eventually("the one that takes no answers is closed", || deaf.write_all(&frame).is_err());
+    assert_eq!(state.metrics().connections_refused.get(), 2);
+
+    // One that is idle between two calls is no slow one.
+    let mut idle = Client::connect(address, Profile::V0_3_13).expect("connect");
+    assert_eq!(idle.call(&ServiceReady {}), Ok(Ok(STORE_VERSION.to_owned())));
+    let quiet = std::time::Instant::now();
+    eventually("longer than a frame may take", || quiet.elapsed() > Duration::from_millis(600));
+    assert_eq!(idle.call(&ServiceReady {}), Ok(Ok(STORE_VERSION.to_owned())));
+}

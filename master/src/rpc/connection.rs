@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use mooncake_wire::frame::RequestHeader;
 use mooncake_wire::limits::MAX_REQUEST_BODY_BYTES;
@@ -12,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::dispatch::Call;
-use super::{FRAME_TIMEOUT, Server};
+use super::{BYTES_PER_SECOND, FREE_HELD_BYTES, MAX_HELD_BYTES, Server};
 
 /// What is read at a time.
 const READ_BYTES: usize = 64 << 10;
@@ -72,27 +73,71 @@ struct Rest {
     output: Vec<u8>,
     /// Whether `input` begins with whole frames.
     more: bool,
+    /// Whether the last turn answered a frame, so that the one that is not whole began in it.
+    answered: bool,
+}
+
+/// A connection's share of what all connections hold; given back when it ends.
+struct Held<'s> {
+    server: &'s Server,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    fn set(&mut self, bytes: usize) -> Result<(), End> {
+        let all = &self.server.held;
+        let before = if bytes >= self.bytes {
+            all.fetch_add(bytes - self.bytes, Ordering::Relaxed)
+        } else {
+            all.fetch_sub(self.bytes - bytes, Ordering::Relaxed)
+        };
+        let grown = bytes > self.bytes;
+        self.bytes = bytes;
+        if grown && before > MAX_HELD_BYTES && bytes > FREE_HELD_BYTES {
+            return Err(End::Refused("all connections together hold too much".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.server.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 async fn exchange(server: &Server, stream: &mut TcpStream, peer: &mut Peer) -> Result<(), End> {
     let mut rest = Rest::default();
+    let mut held = Held { server, bytes: 0 };
+    let mut begun: Option<Instant> = None;
     loop {
+        held.set(rest.input.len() + rest.output.len())?;
         if !rest.output.is_empty() {
-            write(stream, &rest.output).await?;
+            write(stream, &rest.output, server.settings.frame_timeout).await?;
             rest.output = Vec::new();
         }
         if !rest.more {
             if rest.input.is_empty() {
                 wait(stream, server.settings.idle_timeout).await?;
+                begun = None;
             } else {
+                let start = *begun.filter(|_| !rest.answered).get_or_insert_with(Instant::now);
+                begun = Some(start);
+                let limit = allowance(server.settings.frame_timeout, rest.input.len())
+                    .saturating_sub(start.elapsed());
                 let late = |_| End::Refused("a frame did not end in time".into());
-                wait(stream, Some(FRAME_TIMEOUT)).await.map_err(late)?;
+                wait(stream, Some(limit)).await.map_err(late)?;
             }
         }
         if !BUFFERS.with_borrow_mut(|buffers| turn(server, stream, peer, &mut rest, buffers))? {
             return Ok(());
         }
     }
+}
+
+/// How long so many bytes may take.
+fn allowance(least: Duration, bytes: usize) -> Duration {
+    least.saturating_add(Duration::from_secs((bytes / BYTES_PER_SECOND) as u64))
 }
 
 /// Reads once, answers every whole frame, and writes what the peer takes. False at the end of the connection.
@@ -110,7 +155,10 @@ fn turn(
         match stream.try_read(input) {
             Ok(0) => return Ok(false),
             Ok(count) => read = input.get(..count).unwrap_or_default(),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                rest.answered = false;
+                return Ok(true);
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -128,6 +176,7 @@ fn turn(
         rest.input = Vec::new();
     }
     rest.more = more;
+    rest.answered = !output.is_empty();
     if !output.is_empty() {
         flush(server);
         let written = match stream.try_write(output) {
@@ -183,8 +232,8 @@ fn flush(server: &Server) {
     }
 }
 
-async fn write(stream: &mut TcpStream, output: &[u8]) -> Result<(), End> {
-    match timeout(FRAME_TIMEOUT, stream.write_all(output)).await {
+async fn write(stream: &mut TcpStream, output: &[u8], least: Duration) -> Result<(), End> {
+    match timeout(allowance(least, output.len()), stream.write_all(output)).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(End::Refused("an answer was not taken in time".into())),
     }

@@ -22,13 +22,20 @@ use crate::state::State;
 
 /// Most connections at a time. Each idle one takes about a kilobyte here and as much in the kernel.
 pub const MAX_CONNECTIONS: usize = 65_536;
-/// How long a frame may take from its first byte to its last, and an answer to be taken.
+/// How long a short frame may take from its first byte to its last, and a short answer to be taken.
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// A frame or an answer that is longer gets one second more for each of these.
+const BYTES_PER_SECOND: usize = 1 << 20;
+/// Bytes of frames that are not whole and of answers that are not taken, over all connections. Above it, a connection
+/// that holds much of it is closed.
+const MAX_HELD_BYTES: usize = 1 << 30;
+/// What every connection may hold.
+const FREE_HELD_BYTES: usize = 1 << 20;
 /// Pause after an accept that failed for want of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Settings of the server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The release that is spoken; none: each call tells.
     pub profile: Option<Profile>,
@@ -36,6 +43,14 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// Whether small answers are sent at once.
     pub no_delay: bool,
+    /// How long a short frame may take, and a short answer to be taken.
+    pub frame_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { profile: None, idle_timeout: None, no_delay: true, frame_timeout: FRAME_TIMEOUT }
+    }
 }
 
 /// What all connections share.
@@ -45,13 +60,14 @@ pub struct Server {
     clock: Clock,
     settings: Settings,
     open: AtomicUsize,
+    held: AtomicUsize,
 }
 
 impl Server {
     /// A server of this state.
     #[must_use]
     pub const fn new(state: Arc<State>, clock: Clock, settings: Settings) -> Self {
-        Self { state, clock, settings, open: AtomicUsize::new(0) }
+        Self { state, clock, settings, open: AtomicUsize::new(0), held: AtomicUsize::new(0) }
     }
 
     /// Connections that are open.
