@@ -4,4 +4,6 @@ Importing this package loads, opens and starts nothing; the library is loaded by
 ``mooncake.engine`` has upstream's names.
 """
 
-__version__ = "0.1.0"
+from ._abi import MOONCAKE_TRANSFER_VERSION as __version__
+
+__all__ = ["__version__"]
