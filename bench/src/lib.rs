@@ -16,6 +16,7 @@ pub mod console;
 pub mod demo;
 pub mod device;
 pub mod exchange;
+pub mod host;
 pub mod initiator;
 pub mod layout;
 pub mod library;

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
@@ -12,12 +14,19 @@ use crate::memory::ByteRange;
 /// Most blocks of one call; the kernel takes 1024.
 pub(crate) const MAX_BLOCKS: usize = 128;
 
+/// How long a number cannot be given to another process after its owner was seen alive: the kernel gives numbers
+/// out in turn, and to make all the others in between takes many times as long.
+const NUMBER_IS_KEPT: Duration = Duration::from_millis(2);
+
 /// A process on this host. Holds its pidfd, which tells for certain when it has ended, so that a process that
 /// takes over its number is never mistaken for it.
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: libc::pid_t,
     pidfd: OwnedFd,
+    opened: Instant,
+    /// When it was last seen alive, in microseconds since it was opened.
+    seen_us: AtomicU64,
 }
 
 /// Blocks to be moved in one call.
@@ -68,7 +77,7 @@ impl Process {
         let descriptor = descriptor.ok_or_else(io::Error::last_os_error)?;
         // SAFETY: the descriptor was just made for us, and nobody else knows it.
         let pidfd = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        Ok(Self { pid, pidfd })
+        Ok(Self { pid, pidfd, opened: Instant::now(), seen_us: AtomicU64::new(0) })
     }
 
     /// Whether it has not ended.
@@ -77,6 +86,20 @@ impl Process {
         // SAFETY: one entry, which lives until the call returns; it does not wait.
         let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
         ready == 0
+    }
+
+    /// Whether its number is still its own. Looks at most once in [`NUMBER_IS_KEPT`].
+    fn is_itself(&self) -> bool {
+        let now_us = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let seen_us = self.seen_us.load(Ordering::Relaxed);
+        if now_us.saturating_sub(seen_us) < u64::try_from(NUMBER_IS_KEPT.as_micros()).unwrap_or(0) {
+            return true;
+        }
+        let alive = self.is_alive();
+        if alive {
+            self.seen_us.fetch_max(now_us, Ordering::Relaxed);
+        }
+        alive
     }
 
     /// Reads a few bytes of it.
@@ -91,6 +114,9 @@ impl Process {
     ///
     /// The memory of both sides was vouched for by who registered or submitted it.
     pub(crate) fn transfer(&self, write: bool, blocks: &[(u64, u64, u64)]) -> Result<()> {
+        if !self.is_itself() {
+            return Err(gone());
+        }
         let mut done = 0_usize;
         let mut skip_bytes = 0_u64;
         while let Some(rest) = blocks.get(done..).filter(|rest| !rest.is_empty()) {
@@ -124,8 +150,7 @@ impl Process {
             }
             skip_bytes = left;
         }
-        // A process that ended meanwhile may have lost its number to another one.
-        if self.is_alive() { Ok(()) } else { Err(gone()) }
+        Ok(())
     }
 
     fn call(&self, write: bool, vectors: &Vectors) -> io::Result<usize> {
