@@ -36,6 +36,12 @@
 //! published; a range the cached descriptor does not know makes one refresh, then an error. Requests that are
 //! contiguous on both sides become one extent; a transport splits extents where the vendor needs it.
 //!
+//! Host memory of another process goes by [`transport::host`] when that process has proven to run on this host (it
+//! wrote a number of our choice into its memory, and we read it there through the kernel), else by
+//! [`transport::tcp`], which speaks upstream's data protocol in both roles: that is how engines of ours and of
+//! upstream mix. The published protocol is `tcp` with the host buffers; memory of devices stands in our own object
+//! of the descriptor, so that no TCP peer reaches for it.
+//!
 //! The passive side of a one-sided access sees nothing. What it must know travels on the control connection, one
 //! per pair of engines of ours: which communicator to make, and which memory is taken back.
 //!
@@ -57,6 +63,8 @@
 //! | `mct-channel-N` | one per channel | makes, feeds, completes and ends one communicator |
 //! | `mct-ascend` | one per engine that uses NPUs | ends jobs whose deadline passes before their channel is there |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
+//! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
+//! | `mct-data-N` | one to four per engine | the data listener and every TCP lane, those we serve and those we opened |
 //!
 //! A channel has a worker of its own, rather than a submit and a completion thread per device: a vendor call that
 //! hangs on a dead peer then stalls that channel and nothing else. The price is a sleeping thread per channel.
@@ -66,7 +74,9 @@
 //! Locks are short and none is held across I/O, a vendor call or a callback, with one exception that the vendor
 //! forces: the process-wide lock around the making of a communicator. Where two are held, the order is: engine's
 //! table of NPUs, then the table of peers, then a peer's state, then segments, then a registry, then channels (map,
-//! slot, channel, device regions; see [`transport::ascend`]), then a batch's gate, then notes and metrics.
+//! slot, channel, device regions; see [`transport::ascend`]), then a batch's gate, then notes and metrics. A TCP
+//! lane's state comes before its peer's queue, and what a lane has finished is reported after both are let go. A lane
+//! holds its own lock while it uses its socket, which never blocks.
 //!
 //! # Invariants
 //!
