@@ -29,7 +29,16 @@ fn our_header() -> String {
 fn vendor() -> Option<PathBuf> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("torch-npu-2.7.1");
     let include = place.join("torch_npu/include/third_party");
-    if include.join("acl/inc/acl/acl_rt.h").exists() && include.join("hccl/inc/hccl/hccl.h").exists() {
+    let is_complete =
+        || ["acl/inc/acl/acl_rt.h", "hccl/inc/hccl/hccl.h"].iter().all(|file| include.join(file).exists());
+    if is_complete() {
+        return Some(include);
+    }
+    let lock = std::fs::File::create(place.with_extension("lock")).unwrap();
+    // Tests may run in a process each; one of them fetches. The lock goes with the file.
+    // SAFETY: the descriptor is open.
+    assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&lock), libc::LOCK_EX) }, 0);
+    if is_complete() {
         return Some(include);
     }
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -50,8 +59,8 @@ fn vendor() -> Option<PathBuf> {
     });
     match unpacked {
         Ok(status) if status.success() => {
-            // Another test process may have been faster; what it left is as good.
-            let _ = std::fs::rename(scratch.path(), &place);
+            std::fs::remove_dir_all(&place).ok(); // what an interrupted run may have left
+            std::fs::rename(scratch.keep(), &place).unwrap();
             Some(include)
         }
         Ok(status) => skip(&format!("the wheel cannot be unpacked: {status}")),

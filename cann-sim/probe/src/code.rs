@@ -11,6 +11,7 @@ pub fn acl(code: i32) -> String {
         107_001 => "invalid device id",
         107_002 => "no current context",
         107_003 => "stream of another context",
+        107_015 => "no thread for callbacks",
         107_017 => "invalid handle",
         107_023 => "stream aborted",
         107_035 => "stopped after a failure",

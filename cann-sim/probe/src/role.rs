@@ -67,11 +67,13 @@ fn peer(probe: &Probe, table: &str, name: &str, with_host: bool) -> Answer {
     Ok(())
 }
 
-/// Rank 1 that prepares for two seconds and tells the code.
+/// Rank 1 that prepares and tells the code: for two seconds where the variable of another link choice is set
+/// (nobody will come), else for ten.
 fn late(probe: &Probe, table: &str, name: &str) -> Answer {
     let side = Side::open(probe, 1, table, name, false)?;
     say("opened");
-    let code = prepare(probe, side.communicator, 2)?;
+    let seconds = if std::env::var_os("HCCL_INTRA_ROCE_ENABLE").is_some() { 2 } else { 10 };
+    let code = prepare(probe, side.communicator, seconds)?;
     say(&code.to_string());
     Ok(())
 }

@@ -3,12 +3,12 @@
 use std::ptr;
 use std::time::Instant;
 
-use cann_sys::{COMM_MEM_TYPE_DEVICE, HcclOneSideOpDesc};
+use cann_sys::{COMM_MEM_TYPE_DEVICE, HcclMemDesc, HcclOneSideOpDesc};
 
 use super::cases;
 use crate::case::Answer;
 use crate::pair::{self, Pair, Peer, Side, bytes, communicator_name, make_communicator, prepare, register};
-use crate::probe::{HUGE_PAGE, Probe, SIZE, hccl, step};
+use crate::probe::{HUGE_PAGE, Probe, SIZE, at, hccl, step};
 use crate::table::{self, Reach};
 
 cases! {
@@ -26,6 +26,7 @@ cases! {
     alignment_on_hccs, "2.4.4, 2.6", "Is device memory that is not 2 MiB-aligned refused at prepare with 15?";
     host_memory_on_hccs, "2.4.4", "Is host memory on HCCS bound without error and then not reachable?";
     memory_bound_later, "2.4.4", "Is memory bound after prepare out of reach?";
+    older_family, "2.4.7, 8.1", "How does HcclRegisterMem check its arguments, where a release has it?";
     different_link_choices, "2.5", "Do two sides with different HCCL_INTRA_ROCE_ENABLE time out?";
 }
 
@@ -160,23 +161,25 @@ fn an_error_leaves_what_was_before_it(probe: &mut Probe) -> Answer {
     pair.close(probe)
 }
 
-/// The code of preparing alone with one region: 9 when the region is accepted and only the peer is missing.
+/// The code of preparing with one region while a peer with good memory prepares too: on hardware the link
+/// comes before the memory is looked at, so that without a peer the answer would be a timeout.
 fn prepare_with(probe: &Probe, address: usize, size: usize) -> Answer<i32> {
     let table = table::of_two(probe, Reach::Near)?;
-    let (code, communicator) = make_communicator(probe, &table, 0, &communicator_name(probe))?;
+    let name = format!("{}-{address:x}-{size:x}", communicator_name(probe));
+    let mut peer = Peer::start(probe, "late", &[&table, &name], &[])?;
+    let (code, communicator) = make_communicator(probe, &table, 0, &name)?;
     crate::probe::need("HcclCommInitClusterInfoMemConfig", code)?;
     let (code, handle) = register(probe, COMM_MEM_TYPE_DEVICE, address, u64::try_from(size).unwrap_or(0))?;
     crate::probe::need("HcclRegisterGlobalMem", code)?;
     step!(probe, hccl HcclCommBindMem(communicator, handle));
-    let code = prepare(probe, communicator, 1)?;
+    peer.answer()?; // its preparation begins now
+    let code = prepare(probe, communicator, 10)?;
     step!(probe, hccl HcclCommUnbindMem(communicator, handle));
     step!(probe, hccl HcclCommDestroy(communicator));
     step!(probe, hccl HcclDeregisterGlobalMem(handle));
     Ok(code)
 }
 
-/// On hardware the peer may have to be there before memory is looked at; then both answers are told as they
-/// are.
 fn alignment_on_hccs(probe: &mut Probe) -> Answer {
     probe.on_device(0)?;
     let large = probe.device_memory(SIZE)?;
@@ -184,7 +187,7 @@ fn alignment_on_hccs(probe: &mut Probe) -> Answer {
     probe.hccl("an address that is not 2 MiB-aligned", 15, prepare_with(probe, large + 4096, HUGE_PAGE)?);
     probe.hccl("memory of small pages", 15, prepare_with(probe, small, 1 << 16)?);
     probe.hccl("a range longer than the allocation", 15, prepare_with(probe, large, 16 * SIZE)?);
-    probe.hccl("aligned memory (only the peer is missing)", 9, prepare_with(probe, large, SIZE)?);
+    probe.hccl("aligned memory", 0, prepare_with(probe, large, SIZE)?);
     Ok(())
 }
 
@@ -214,6 +217,27 @@ fn memory_bound_later(probe: &mut Probe) -> Answer {
     probe.hccl("put from it", 4, pair.side.put(probe, &mut descriptor, stream)?);
     pair::wait(probe, stream)?;
     pair.close(probe)
+}
+
+fn older_family(probe: &mut Probe) -> Answer {
+    probe.on_device(0)?;
+    let memory = probe.device_memory(SIZE)?;
+    let table = table::of_two(probe, Reach::Near)?;
+    let (code, communicator) = make_communicator(probe, &table, 0, &communicator_name(probe))?;
+    crate::probe::need("HcclCommInitClusterInfoMemConfig", code)?;
+    let mut description = HcclMemDesc { desc: [0; 512] };
+    let mut register = |rank: u32, kind: i32, size: usize| -> Answer<i32> {
+        let (address, size) = (at(memory), u64::try_from(size).unwrap_or(0));
+        Ok(hccl!(probe, HcclRegisterMem(communicator, rank, kind, address, size, &raw mut description)))
+    };
+    probe.hccl("size 0", 1, register(1, COMM_MEM_TYPE_DEVICE, 0)?);
+    probe.hccl("type 2", 1, register(1, 2, SIZE)?);
+    probe.hccl("more than 64 GiB of device memory", 1, register(1, COMM_MEM_TYPE_DEVICE, (64 << 30) + 1)?);
+    probe.hccl("own rank", 0, register(0, COMM_MEM_TYPE_DEVICE, SIZE)?);
+    let code = hccl!(probe, HcclRegisterMem(ptr::null_mut(), 1, 0, at(memory), 64, ptr::null_mut()));
+    probe.hccl("NULL", 2, code);
+    step!(probe, hccl HcclCommDestroy(communicator));
+    Ok(())
 }
 
 fn different_link_choices(probe: &mut Probe) -> Answer {

@@ -17,6 +17,8 @@ cases! {
     host_to_host_is_refused, "1.6, 7.1", "Does an asynchronous copy between host memories answer 207000?";
     ordinary_memory_is_copied_at_once, "8.11",
         "Is an asynchronous copy from memory of malloc done when the call returns?";
+    unmapped_host_memory, "10",
+        "Does a copy from an address that is not mapped answer an error and spare the process?";
     batch_copies, "1.6, 7.1", "How does aclrtMemcpyBatch check its attributes, and is 4096 its limit?";
     copies_between_devices, "1.6", "Does a copy between two NPUs need aclrtDeviceEnablePeerAccess?";
     async_copies_by_event, "1.6", "Does a copy from pinned memory return at once?";
@@ -70,6 +72,15 @@ fn ordinary_memory_is_copied_at_once(probe: &mut Probe) -> Answer {
     probe.acl("wait", 0, crate::pair::wait(probe, stream)?);
     let seen = probe.read(memory, SIZE)?;
     probe.value("bytes of before the return", SIZE, seen.iter().filter(|byte| **byte == 9).count());
+    Ok(())
+}
+
+fn unmapped_host_memory(probe: &mut Probe) -> Answer {
+    probe.on_device(0)?;
+    let memory = at(probe.device_memory(4096)?);
+    let code = acl!(probe, aclrtMemcpy(memory, 4096, at(4096), 4096, ACL_MEMCPY_HOST_TO_DEVICE));
+    probe.holds("from address 4096: an error", code != 0);
+    probe.measured("its code", crate::code::acl(code));
     Ok(())
 }
 

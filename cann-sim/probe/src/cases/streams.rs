@@ -19,6 +19,8 @@ cases! {
     abort_tells_waiters, "1.6, 7.1", "Does a concurrent waiter get 107023 when its stream is aborted?";
     stream_after_abort, "8.9", "Can a stream be used again after aclrtStreamAbort?";
     event_status_is_inverted, "1.4", "Is a recorded event 1 when complete, and 1 when never recorded?";
+    callback_needs_a_thread, "1.6",
+        "Is aclrtLaunchCallback refused with 107015 where no thread takes reports?";
     failure_mode_is_set_once, "1.6", "Can STOP_ON_FAILURE be set on the default stream, and once only?";
 }
 
@@ -191,6 +193,19 @@ fn event_status_is_inverted(probe: &mut Probe) -> Answer {
     step!(probe, acl aclrtSynchronizeEvent(event));
     step!(probe, acl aclrtQueryEventStatus(event, &raw mut status));
     probe.value("complete", 1, status);
+    Ok(())
+}
+
+unsafe extern "C" fn never(_argument: *mut std::ffi::c_void) {}
+
+fn callback_needs_a_thread(probe: &mut Probe) -> Answer {
+    probe.on_device(0)?;
+    let stream = probe.stream()?;
+    let code = acl!(
+        probe,
+        aclrtLaunchCallback(Some(never), ptr::null_mut(), cann_sys::ACL_CALLBACK_NO_BLOCK, stream)
+    );
+    probe.acl("without a subscriber", 107_015, code);
     Ok(())
 }
 
