@@ -1,16 +1,17 @@
-//! The board: what all processes of a namespace know together, which is how much memory of each NPU is in use, and
-//! the counters of fault rules that go over processes.
+//! The board: what all processes of a namespace know together, which is how much memory of each NPU is in
+//! use, and the counters of fault rules that go over processes.
 //!
-//! It is one sealed memfd, mapped by every process. No file names it and nobody serves it: a process that has it
-//! binds an abstract socket whose name says under which descriptor, and a newcomer opens that descriptor in `/proc`.
-//! Each process writes into its own slot and holds a lock of the kernel's on the slot's number. The lock ends with
-//! the process, however it ends, and then the next one to look takes the slot for empty: a killed process gives its
-//! memory back, and when the last one is gone the board is gone.
+//! It is one sealed memfd, mapped by every process. No file names it and nobody serves it: a process that has
+//! it binds an abstract socket whose name says under which descriptor, and a newcomer opens that descriptor
+//! in `/proc`. Each process writes into its own slot and holds a lock of the kernel's on the slot's number.
+//! The lock ends with the process, however it ends, and then the next one to look takes the slot for empty: a
+//! killed process gives its memory back, and when the last one is gone the board is gone.
 //!
-//! Where a process cannot reach the others (no `/proc`, another process or network namespace), it has a board of its
-//! own; that is told once on the standard error output when it is an error.
+//! Where a process cannot reach the others (no `/proc`, another process or network namespace), it has a board
+//! of its own; that is told once on the standard error output when it is an error.
 //!
-//! Locks: `BOARD` is a leaf in the process; the kernel's lock on byte 0 is taken under it, for a few microseconds.
+//! Locks: `BOARD` is a leaf in the process; the kernel's lock on byte 0 is taken under it, for a few
+//! microseconds.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -84,7 +85,8 @@ fn sign_prefix(namespace: &str) -> String {
     format!("cann-sim-board/{}/", rendezvous::key(&[namespace.as_bytes()]))
 }
 
-/// Locks or unlocks one byte of the file for this process; without `wait` a lock of another process is an error.
+/// Locks or unlocks one byte of the file for this process; without `wait` a lock of another process is an
+/// error.
 fn lock_byte(file: &File, byte: usize, kind: i32, wait: bool) -> io::Result<()> {
     let request = flock(byte, kind)?;
     let command = if wait { libc::F_SETLKW } else { libc::F_SETLK };
@@ -315,8 +317,8 @@ fn with<T>(work: impl FnOnce(&Board) -> io::Result<T>) -> Option<T> {
     }
 }
 
-/// Charges memory of an NPU to this process, unless all processes together would hold more than `limit` bytes.
-/// None when the other processes cannot be seen.
+/// Charges memory of an NPU to this process, unless all processes together would hold more than `limit`
+/// bytes. None when the other processes cannot be seen.
 pub fn charge(npu: Npu, bytes: u64, limit: u64) -> Option<bool> {
     with(|board| {
         board.locked(|| {
@@ -359,8 +361,8 @@ pub fn count(text: &str) -> u64 {
     counted.flatten().unwrap_or(u64::MAX - 1)
 }
 
-/// What the processes of a namespace hold, for a process that holds nothing itself (its own locks would end with
-/// the look); empty when there are none.
+/// What the processes of a namespace hold, for a process that holds nothing itself (its own locks would end
+/// with the look); empty when there are none.
 pub fn usage(namespace: &str) -> io::Result<Vec<Usage>> {
     let Some((file, words)) = find_shown(namespace)? else { return Ok(Vec::new()) };
     let board = Board { words, file, owner: 0, slot: SLOTS, _sign: None };

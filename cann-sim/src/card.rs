@@ -1,9 +1,9 @@
 //! The network cards of the NPUs: which address each has, as `hccn.conf` says.
 //!
-//! Without a `CANN_SIM_HCCN_CONF` every card has whatever address a rank table gives it. With one, a card has the
-//! address of its line and no other; a card without a line (or a file that is not there) has none, and RoCE cannot
-//! come up on it. HCCL then answers 19 when it prepares (inferred: facts 2.4 point 4 gives 19 for what the card
-//! refuses).
+//! Without a `CANN_SIM_HCCN_CONF` every card has whatever address a rank table gives it. With one, a card has
+//! the address of its line and no other; a card without a line (or a file that is not there) has none, and
+//! RoCE cannot come up on it. HCCL then answers 19 when it prepares (inferred: facts 2.4 point 4 gives 19 for
+//! what the card refuses).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ use crate::status::{Fail, Outcome, hccl};
 /// Addresses by physical id.
 pub type Addresses = BTreeMap<u32, IpAddr>;
 
-/// The addresses in the text of an `hccn.conf` (facts 3): `address_K=` first, else `IPv6address_K=`; of several
-/// lines for one card the first counts.
+/// The addresses in the text of an `hccn.conf` (facts 3): `address_K=` first, else `IPv6address_K=`; of
+/// several lines for one card the first counts.
 pub fn parse(text: &str) -> Addresses {
     let mut addresses = Addresses::new();
     for prefix in ["address_", "IPv6address_"] {

@@ -18,9 +18,10 @@
 //! name = "right"
 //! ```
 //!
-//! `CANN_SIM_CONFIG` names the file and `CANN_SIM_PLACE` the place, `left/a` or `right`; without it the first server
-//! is meant. What stands nearer to the place wins, and the environment wins over the file. `environment` reaches the
-//! whole program when `cann-sim-control run` starts it; else only the software NPU knows it.
+//! `CANN_SIM_CONFIG` names the file and `CANN_SIM_PLACE` the place, `left/a` or `right`; without it the first
+//! server is meant. What stands nearer to the place wins, and the environment wins over the file.
+//! `environment` reaches the whole program when `cann-sim-control run` starts it; else only the software NPU
+//! knows it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -69,6 +69,8 @@
 //! - Memory is committed when first written; the sum over all NPUs must fit this machine.
 //! - A RoCE peer's ordinary host memory is reached by `process_vm_readv`: the kernel must permit that between the two
 //!   processes (same user, `ptrace_scope`). Pinned memory needs no permission.
+//! - 256 processes share one set of NPUs and 256 fault rules can count over all of them; `cann-sim-control log` has the
+//!   latest 8192 calls of a process.
 //! - CANN's state does not survive `fork`: fork before the first call, as on hardware.
 //! - Under valgrind only small devices fit (`CANN_SIM_HBM_SIZE=64M`); AddressSanitizer is fine with the defaults, but a
 //!   fault on device memory is then its report instead of a plain signal.

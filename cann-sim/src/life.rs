@@ -1,7 +1,7 @@
 //! The life of another process: whether it has ended, however it ended.
 //!
-//! A socket alone does not tell: a forked child keeps it open, and a peer that destroyed its communicator has closed
-//! it while its memory stays. A process descriptor is exact, where the kernel has it (5.3).
+//! A socket alone does not tell: a forked child keeps it open, and a peer that destroyed its communicator has
+//! closed it while its memory stays. A process descriptor is exact, where the kernel has it (5.3).
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

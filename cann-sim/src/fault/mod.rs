@@ -1,8 +1,9 @@
 //! Faults on demand, and a record of calls: what tests of an application need to see it cope.
 //!
-//! Rules come from `CANN_SIM_FAULTS` or, while the process runs, over its control socket (`CANN_SIM_FAULT_SOCKET=1`),
-//! an abstract Unix socket named `cann-sim-fault/NAMESPACE/PID`; the command `cann-sim-control` speaks to one process
-//! or to all of a namespace. A rule is `NAME[/WHERE]=ACTION[@[all:]N[+]]`, several are joined by `;`:
+//! Rules come from `CANN_SIM_FAULTS` or, while the process runs, over its control socket
+//! (`CANN_SIM_FAULT_SOCKET=1`), an abstract Unix socket named `cann-sim-fault/NAMESPACE/PID`; the command
+//! `cann-sim-control` speaks to one process or to all of a namespace. A rule is
+//! `NAME[/WHERE]=ACTION[@[all:]N[+]]`, several are joined by `;`:
 //!
 //! | name | what it is | where | actions |
 //! |---|---|---|---|
@@ -24,17 +25,18 @@
 //! | `slow:BYTES` | at most so many bytes a second (suffix K, M, G) |
 //! | `take:BYTES` | so much memory is missing: it is neither free nor given |
 //!
-//! `@N` picks the Nth call only, `@N+` that and all later ones; without it all are meant. Counting starts when the
-//! rule is set, in each process by itself; with `all:` it goes on over all processes of the namespace that have the
-//! same rule. A missing function is made with `CANN_SIM_HIDE`, because the linker asks for a symbol only once.
+//! `@N` picks the Nth call only, `@N+` that and all later ones; without it all are meant. Counting starts
+//! when the rule is set, in each process by itself; with `all:` it goes on over all processes of the
+//! namespace that have the same rule. A missing function is made with `CANN_SIM_HIDE`, because the linker
+//! asks for a symbol only once.
 //!
-//! Functions that answer no error number (`aclrtGetSocName`, `HcclGetErrorString` and the like) are neither disturbed
-//! nor counted. A forked child keeps the rules of its parent and has no socket.
+//! Functions that answer no error number (`aclrtGetSocName`, `HcclGetErrorString` and the like) are neither
+//! disturbed nor counted. A forked child keeps the rules of its parent and has no socket.
 //!
-//! The socket takes one line a connection and answers one: `set RULES`, `add RULES`, `clear` and `reset` answer
-//! `ok`, or `error` and why; `calls` answers what was called since the start or the last `reset`, as
-//! `NAME/DEVICE COUNT` joined by `;`, where the device is the one that was current before or after the call, `-` for
-//! none; `log [N]` the latest calls as `MICROSECONDS NAME/DEVICE CODE`.
+//! The socket takes one line a connection and answers one: `set RULES`, `add RULES`, `clear` and `reset`
+//! answer `ok`, or `error` and why; `calls` answers what was called since the start or the last `reset`, as
+//! `NAME/DEVICE COUNT` joined by `;`, where the device is the one that was current before or after the call,
+//! `-` for none; `log [N]` the latest calls as `MICROSECONDS NAME/DEVICE CODE`.
 
 pub mod calls;
 pub mod control;

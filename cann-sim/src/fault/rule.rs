@@ -169,8 +169,8 @@ fn parse_scope(text: &str) -> Option<Scope> {
     }
 }
 
-/// Whether the vendor's libraries have a function of this name, in any release. Those that answer no error number
-/// are not disturbed, but a rule for one is a mistake that no list can tell from a wish.
+/// Whether the vendor's libraries have a function of this name, in any release. Those that answer no error
+/// number are not disturbed, but a rule for one is a mistake that no list can tell from a wish.
 fn is_function(name: &str) -> bool {
     let lines = include_str!("../../symbols.txt").lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.split_whitespace().nth(2)).any(|known| known == name)

@@ -37,7 +37,8 @@ pub fn find(name: &str, place: impl FnOnce() -> Place) -> Option<Action> {
     })
 }
 
-/// The first action that stands for `name` without counting calls, if `wanted` says that it is one of interest.
+/// The first action that stands for `name` without counting calls, if `wanted` says that it is one of
+/// interest.
 pub fn standing(name: &str, place: Place, wanted: impl Fn(Action) -> bool) -> Option<Action> {
     if !ANY.load(Ordering::Acquire) {
         return None;

@@ -235,7 +235,8 @@ static void a_killed_process_leaves_nothing(void) {
 
 /* Three ranks are named and two come; one of them is killed while both wait. */
 static void a_peer_killed_while_it_prepares(void) {
-    const char *table = "{\"version\":\"1.0\",\"status\":\"completed\",\"server_list\":[{\"server_id\":\"s\",\"device\":["
+    const char *table = "{\"version\":\"1.0\",\"status\":\"completed\","
+                        "\"server_list\":[{\"server_id\":\"s\",\"device\":["
                         "{\"device_id\":\"0\",\"rank_id\":\"0\"},{\"device_id\":\"1\",\"rank_id\":\"1\"},"
                         "{\"device_id\":\"2\",\"rank_id\":\"2\"}]}]}";
     int up[2];

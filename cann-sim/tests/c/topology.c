@@ -128,9 +128,12 @@ static void dock(void *argument) {
     pthread_barrier_wait(self->barrier);
     snprintf(table, sizeof table,
              "{\"version\":\"1.2\",\"status\":\"completed\",\"server_list\":["
-             "{\"server_id\":\"s0\",\"device\":[{\"device_id\":\"0\",\"super_device_id\":\"%lld\",\"rank_id\":\"0\"}]},"
-             "{\"server_id\":\"s1\",\"device\":[{\"device_id\":\"1\",\"super_device_id\":\"%lld\",\"rank_id\":\"1\"}]}],"
-             "\"super_pod_list\":[{\"super_pod_id\":\"0\",\"server_list\":[{\"server_id\":\"s0\"},{\"server_id\":\"s1\"}]}]}",
+             "{\"server_id\":\"s0\",\"device\":[{\"device_id\":\"0\","
+             "\"super_device_id\":\"%lld\",\"rank_id\":\"0\"}]},"
+             "{\"server_id\":\"s1\",\"device\":[{\"device_id\":\"1\","
+             "\"super_device_id\":\"%lld\",\"rank_id\":\"1\"}]}],"
+             "\"super_pod_list\":[{\"super_pod_id\":\"0\",\"server_list\":["
+             "{\"server_id\":\"s0\"},{\"server_id\":\"s1\"}]}]}",
              (long long)self->ids[0], (long long)self->ids[1]);
     struct rank rank = {.device = self->rank, .rank = self->rank, .seconds = self->expected == 0 ? 30 : 1,
                         .table = table, .name = "pod"};
