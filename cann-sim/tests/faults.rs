@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 cases! { "faults.c":
     /// Facts 7.1: fail or delay the Nth call.
@@ -45,7 +46,10 @@ struct Told {
 
 impl Told {
     fn start() -> Self {
-        let namespace = format!("{}-told", std::process::id());
+        // Tests may run as threads of one process; each has NPUs of its own.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("{}-told-{number}", std::process::id());
         let mut command = support::command("faults.c", "told");
         command.env("CANN_SIM_NAMESPACE", &namespace).env("CANN_SIM_FAULT_SOCKET", "1");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
