@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::handle::Handles;
 use crate::link::{self, Line, Link};
 use crate::rank_table::{self, LinkKind, Rank, RankTable};
 use crate::region::{self, Region};
-use crate::rendezvous::{self, Meeting};
+use crate::rendezvous::{self, Meeting, Offer};
 use crate::server_port::{self, HeldPort};
 use crate::settings::settings;
 use crate::status::{Fail, Outcome, hccl};
@@ -56,6 +57,31 @@ pub struct Communicator {
     pub descriptions: Descriptions,
     /// The port our card listens at for higher ranks.
     port: Mutex<Option<Arc<HeldPort>>>,
+}
+
+/// Device memory for the buffers of links, given back unless it is kept.
+pub struct LinkBuffers {
+    device: &'static Device,
+    bytes: usize,
+}
+
+impl LinkBuffers {
+    /// Takes the memory of so many links, if the device has it.
+    pub fn take(device: &'static Device, count: usize) -> Option<Self> {
+        let bytes = LINK_BYTES.saturating_mul(count);
+        device.heap.charge(bytes).then_some(Self { device, bytes })
+    }
+
+    /// The links are there; their end gives the memory back.
+    pub fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for LinkBuffers {
+    fn drop(&mut self) {
+        self.device.heap.discharge(self.bytes);
+    }
 }
 
 /// Live communicators.
@@ -189,19 +215,16 @@ impl Communicator {
         if self.prepared.lock().is_some() {
             return Ok(());
         }
-        let links = self.meet_all(deadline).inspect_err(|_| drop(self.port.lock().take()))?;
-        let count = links.iter().flatten().count();
-        if !self.device.heap.charge(LINK_BYTES * count) {
-            return Err(Fail::new(
-                hccl::E_MEMORY,
-                format!("no device memory is left for the buffers of {count} links"),
-            ));
-        }
+        let count = usize::try_from(self.size).unwrap_or(usize::MAX).saturating_sub(1);
+        let buffers = LinkBuffers::take(self.device, count);
+        let links =
+            self.meet_all(buffers.is_none(), deadline).inspect_err(|_| drop(self.port.lock().take()))?;
+        buffers.map(LinkBuffers::keep);
         *self.prepared.lock() = Some(Arc::new(links));
         Ok(())
     }
 
-    fn meet_all(&self, deadline: Deadline) -> Outcome<Vec<Option<Arc<Link>>>> {
+    fn meet_all(&self, is_exhausted: bool, deadline: Deadline) -> Outcome<Vec<Option<Arc<Link>>>> {
         let bound = self.bound.lock().clone();
         let kinds: Vec<LinkKind> = (0..self.size).map(|rank| self.link_kind(rank)).collect::<Outcome<_>>()?;
         let failed = |error: io::Error| self.meeting_failed(&error);
@@ -214,7 +237,7 @@ impl Communicator {
             offers.push(if rank == self.rank {
                 None
             } else {
-                Some(link::make_offer(*kind, self.device.user_id, &bound)?)
+                Some(Offer { is_exhausted, ..link::make_offer(*kind, self.device.user_id, &bound)? })
             });
         }
         self.listen(&kinds)?;
@@ -226,7 +249,7 @@ impl Communicator {
                 None => None,
                 Some(offer) => {
                     self.wait_for_link(rank, deadline).map_err(failed)?;
-                    let (socket, theirs) = meeting.meet(rank, offer, deadline).map_err(failed)?;
+                    let (socket, theirs) = self.meet(&meeting, rank, offer, deadline)?;
                     let local = link::resolve_local(&bound, Self::host_is_usable(kind));
                     let remote = link::reach(&theirs)?;
                     Some(Arc::new(Link::new(
@@ -240,6 +263,25 @@ impl Communicator {
             });
         }
         Ok(links)
+    }
+
+    /// Meets the rank at a place; one of the two may have come only to say that its device is full (facts 2.4
+    /// point 4: 13 at the other).
+    pub fn meet(
+        &self,
+        meeting: &Meeting,
+        place: u32,
+        offer: &Offer,
+        deadline: Deadline,
+    ) -> Outcome<(UnixStream, Offer)> {
+        let met = meeting.meet(place, offer, deadline).map_err(|error| self.meeting_failed(&error))?;
+        if offer.is_exhausted {
+            return Err(Fail::new(hccl::E_MEMORY, "no device memory is left for the buffers of the link"));
+        }
+        if met.1.is_exhausted {
+            return Err(Fail::new(hccl::E_TCP_TRANSFER, "the peer has no device memory left for the link"));
+        }
+        Ok(met)
     }
 
     /// What every rank must see alike: peers that disagree on it never meet.

@@ -17,12 +17,12 @@ use parking_lot::Mutex;
 
 use crate::abi::MemoryDescription;
 use crate::clock::Deadline;
-use crate::communicator::{self, Communicator, LINK_BYTES};
+use crate::communicator::{self, Communicator, LINK_BYTES, LinkBuffers};
 use crate::device::Device;
 use crate::fd_channel;
 use crate::link::{self, Line, Link, Reachable};
 use crate::region::{Region, RegionKind};
-use crate::rendezvous::Meeting;
+use crate::rendezvous::{Meeting, Offer};
 use crate::status::{Fail, Outcome, hccl};
 
 /// The longest region of device memory (facts 2.4 point 7).
@@ -196,7 +196,12 @@ impl Communicator {
             return Err(Fail::new(hccl::E_PARA, "the rank is our own, or there are too many descriptions"));
         }
         let regions = self.regions_of(remote_rank, local)?;
-        let offer = link::make_offer(kind, self.device.user_id, &regions)?;
+        let is_first = self.descriptions.link(remote_rank).is_none();
+        let buffers = LinkBuffers::take(self.device, usize::from(is_first));
+        let offer = Offer {
+            is_exhausted: buffers.is_none(),
+            ..link::make_offer(kind, self.device.user_id, &regions)?
+        };
         let kinds: Vec<u64> = regions
             .iter()
             .filter(|region| {
@@ -213,7 +218,7 @@ impl Communicator {
         let purpose = format!("exchange {low} {high}");
         let meeting =
             Meeting::open(self.meeting_key(purpose.as_bytes()), place, 2, deadline).map_err(failed)?;
-        let (socket, theirs) = meeting.meet(1 - place, &offer, deadline).map_err(failed)?;
+        let (socket, theirs) = self.meet(&meeting, 1 - place, &offer, deadline)?;
         let their_kinds =
             exchange_kinds(&socket, place, &kinds, theirs.regions.len(), deadline).map_err(failed)?;
         let reachable = link::reach(&theirs)?;
@@ -227,9 +232,7 @@ impl Communicator {
         let mut pairs = self.descriptions.pairs.lock();
         let pair = pairs.entry(remote_rank).or_default();
         if pair.line.is_none() {
-            if !self.device.heap.charge(LINK_BYTES) {
-                return Err(Fail::new(hccl::E_MEMORY, "no device memory is left for the link's buffers"));
-            }
+            buffers.map(LinkBuffers::keep);
             pair.line = Some(Arc::new(Line::new(socket)));
         }
         for (reachable, kind) in reachable.into_iter().zip(their_kinds) {

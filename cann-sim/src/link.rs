@@ -262,6 +262,7 @@ pub fn make_offer(kind: LinkKind, user_id: u32, regions: &[Arc<Region>]) -> Outc
     let mut offer = Offer {
         pid: u64::from(std::process::id()),
         fabric: fabric(kind),
+        is_exhausted: false,
         regions: Vec::new(),
         files: Vec::new(),
     };

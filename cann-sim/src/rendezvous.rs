@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use crate::clock::Deadline;
 use crate::fd_channel;
 
-/// "cann-sim", version 1 of the exchange.
-const MAGIC: u64 = 0x6361_6e6e_7369_6d01;
+/// "cann-sim", version 2 of the exchange.
+const MAGIC: u64 = 0x6361_6e6e_7369_6d02;
 /// Regions a peer may offer.
 const REGION_LIMIT: u64 = 1 << 20;
 /// Open files a peer may offer.
@@ -57,6 +57,8 @@ pub struct Offer {
     pub pid: u64,
     /// The network of the link: ranks that are not on the same one never meet.
     pub fabric: u64,
+    /// It has no device memory for the link's buffers: it comes only to say so.
+    pub is_exhausted: bool,
     /// Its regions.
     pub regions: Vec<OfferedRegion>,
     /// Files behind them.
@@ -243,7 +245,13 @@ fn send_offer(socket: &UnixStream, offer: &Offer, deadline: Deadline) -> io::Res
     let count = |length: usize| u64::try_from(length).map_err(|_| io::ErrorKind::InvalidInput);
     send_words(
         socket,
-        &[offer.pid, offer.fabric, count(offer.files.len())?, count(offer.regions.len())?],
+        &[
+            offer.pid,
+            offer.fabric,
+            u64::from(offer.is_exhausted),
+            count(offer.files.len())?,
+            count(offer.regions.len())?,
+        ],
         deadline,
     )?;
     fd_channel::send_files(socket, &offer.files, deadline)?;
@@ -262,7 +270,7 @@ fn send_offer(socket: &UnixStream, offer: &Offer, deadline: Deadline) -> io::Res
 }
 
 fn receive_offer(socket: &UnixStream, deadline: Deadline) -> io::Result<Offer> {
-    let [pid, fabric, files, regions] = receive_words::<4>(socket, deadline)?;
+    let [pid, fabric, exhausted, files, regions] = receive_words::<5>(socket, deadline)?;
     if files > FILE_LIMIT || regions > REGION_LIMIT {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -283,7 +291,7 @@ fn receive_offer(socket: &UnixStream, deadline: Deadline) -> io::Result<Offer> {
         let medium = if kind == 0 { Medium::File { index, offset } } else { Medium::Process };
         offered.push(OfferedRegion { start, length, medium });
     }
-    Ok(Offer { pid, fabric, regions: offered, files })
+    Ok(Offer { pid, fabric, is_exhausted: exhausted != 0, regions: offered, files })
 }
 
 #[cfg(test)]
@@ -294,6 +302,7 @@ mod tests {
         Offer {
             pid: 1,
             fabric: 0,
+            is_exhausted: false,
             regions: vec![OfferedRegion { start, length: 2, medium: Medium::Process }],
             files: Vec::new(),
         }

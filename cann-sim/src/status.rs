@@ -95,6 +95,8 @@ pub mod hccl {
     pub const E_SYSCALL: i32 = 8;
     /// The peers did not come together in time.
     pub const E_TIMEOUT: i32 = 9;
+    /// The exchange with the peer broke off: it ran out of device memory, for one.
+    pub const E_TCP_TRANSFER: i32 = 13;
     /// The runtime below failed.
     pub const E_RUNTIME: i32 = 15;
     /// The NIC refused the memory, or a port is taken.

@@ -23,4 +23,6 @@ cases! { "contention.c":
     super_device_ids_matter ("CANN_SIM_SOC" = "Ascend910_9392"),
     /// Facts 1.6 (double registration) and 2.6.
     memory_the_card_refuses,
+    /// Facts 2.4 point 4: 13.
+    a_full_peer ("CANN_SIM_HBM_SIZE" = "64M"),
 }

@@ -301,6 +301,32 @@ static void super_device_ids_matter(void) { /* CANN_SIM_SOC=Ascend910_9392 */
     pod_pair(0, 20, 1);
 }
 
+/* Facts 2.4 point 4: 13 when the peer has no device memory left for the link; the full side says so itself. */
+static void a_full_peer(void) { /* CANN_SIM_HBM_SIZE=64M */
+    void *block = NULL;
+    size_t available = 0, total = 0;
+    strcpy(table, near_table(0, 1));
+    OK(aclrtSetDevice(1));
+    for (size_t size = 32 * MIB; size >= MIB; size /= 2)
+        while (aclrtMallocAlign32(&block, size, 1) == 0) {}
+    OK(aclrtGetMemInfo(1, &available, &total));
+    TRUE(available < 2 * MIB);
+    struct end one = {table, "full", 0, 0, 20, NULL, 0, 0, NULL, NULL, 0}, two = one;
+    two.rank = two.device = 1;
+    pair_ends(&one, &two);
+    EXPECT(one.result, 13);
+    EXPECT(two.result, 3);
+    OK(aclrtSetDevice(1));
+    OK(aclrtFree(block)); /* room again: the same communicators can prepare */
+    HcclPrepareConfig mesh = {0, 0, 0, 0};
+    EXPECT(HcclCommPrepare(two.comm, &mesh, 1), 9);
+    end_pair(&one);
+    end_pair(&two);
+    OK(aclrtSetDevice(0));
+    OK(aclrtGetMemInfo(1, &available, &total));
+    EXPECT(available, total);
+}
+
 /* Facts 1.6 and 2.6: what the card cannot register is found out at prepare. */
 static void memory_the_card_refuses(void) {
     void *address = NULL;
@@ -329,4 +355,4 @@ static void memory_the_card_refuses(void) {
 MAIN(CASE(roce_goes_on_after_an_abort), CASE(destroying_the_communicator_stops_the_card),
      CASE(a_destroyed_communicator_moves_nothing), CASE(hccs_stops_at_an_abort),
      CASE(ports_clash), CASE(a_port_range_avoids_the_clash), CASE(initialisations_collide), CASE(super_pods),
-     CASE(super_device_ids_matter), CASE(memory_the_card_refuses))
+     CASE(super_device_ids_matter), CASE(memory_the_card_refuses), CASE(a_full_peer))
