@@ -20,7 +20,8 @@ fn eight_threads_on_eight_devices_never_touch_device_0() {
         assert!(target.holds(remote + place * PAGE, PAGE, place + 1), "the part of device {}", place + 1);
     }
     let calls = crowd.fault("calls");
-    let on_device = |device: u32| calls.split(';').filter(|call| call.contains(&format!("/{device} "))).count();
+    let on_device =
+        |device: u32| calls.split(';').filter(|call| call.contains(&format!("/{device} "))).count();
     for device in 1..=8 {
         assert!(on_device(device) > 10, "device {device} was not used: {calls}");
     }
@@ -69,7 +70,10 @@ fn a_name_is_physical_and_a_disagreement_names_both() {
     let failure = wrong.must_fail("install ascend");
     assert_eq!(failure.code(), "invalid-argument", "{failure:?}");
     let message = failure.text("message");
-    assert!(message.contains("NPU 4") && message.contains("device 1") && message.contains("NPU 6"), "{message}");
+    assert!(
+        message.contains("NPU 4") && message.contains("device 1") && message.contains("NPU 6"),
+        "{message}"
+    );
     wrong.quit();
     // No device is bound: the name finds it.
     let mut named = Peer::try_start_as("127.0.0.1:0:npu_6", &npu, None, &[]).unwrap();

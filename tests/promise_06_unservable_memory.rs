@@ -2,7 +2,7 @@
 //! another.
 //!
 //! Tried by taking the mechanism out: with the refusal of misaligned ranges in `registration::acquire` skipped, the
-//! first test fails; with `links.roce` never set, the second.
+//! first test fails; with it done whether or not a RoCE link is there, the second.
 
 mod promise;
 
@@ -37,10 +37,11 @@ fn what_hccs_cannot_take_goes_by_roce() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("hccn.conf");
     std::fs::write(&path, "address_0=192.0.2.10\naddress_1=192.0.2.11\n").unwrap();
-    let npu = software_npu(2)
-        .variable("HCCL_INTRA_ROCE_ENABLE", "1")
-        .variable("MOONCAKE_TRANSFER_HCCN_CONF", path.to_str().unwrap());
-    let (mut a, mut b) = (Peer::start(&npu, Some(0)), Peer::start(&npu, Some(1)));
+    let npu = software_npu(2).variable("MOONCAKE_TRANSFER_HCCN_CONF", path.to_str().unwrap());
+    // Two servers are joined by RoCE; inside one it would be HCCS.
+    let server = |name| [("MOONCAKE_TRANSFER_SERVER_ID", name)];
+    let mut a = Peer::start_with(&npu, Some(0), &server("one"));
+    let mut b = Peer::start_with(&npu, Some(1), &server("two"));
     a.must(&format!("alloc 0 {SMALL}"));
     let near = a.buffer(0, SMALL, 1);
     assert_ne!(near % PAGE, 0);
@@ -48,6 +49,15 @@ fn what_hccs_cannot_take_goes_by_roce() {
     let name = b.name();
     a.must(&format!("transfer {}", moving("read", near, &name, far, SMALL, 4096, 0)));
     assert!(a.holds(near, SMALL, 2));
+    // To a peer that only HCCS reaches it cannot go; the transfer says why, and what to do.
+    let mut c = Peer::start_with(&npu, Some(1), &server("one"));
+    let far = c.buffer(1, SMALL, 3);
+    let name = c.name();
+    let failure = a.must_fail(&format!("transfer {}", moving("read", near, &name, far, SMALL, 4096, 0)));
+    assert_eq!(failure.code(), "not-supported-transport", "{failure:?}");
+    assert!(failure.text("message").contains("2 MiB"), "{failure:?}");
+    assert!(failure.text("advice").contains("HCCL_INTRA_ROCE_ENABLE"), "{failure:?}");
+    c.quit();
     a.quit();
     b.quit();
 }
