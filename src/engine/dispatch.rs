@@ -355,30 +355,42 @@ impl Shared {
         rest
     }
 
+    /// Moves a job between host memory of ours and of another process.
+    pub(super) fn send_host(&self, job: Job, remote: &Arc<Remote>) {
+        if let Some(host) = &remote.host {
+            self.observed.metrics.same_host_jobs.increment();
+            // A refused job is finished as failed by the transport.
+            return drop(self.host_memory.submit(job, host));
+        }
+        self.observed.metrics.tcp_jobs.increment();
+        let peer = self.tcp.get().map(|tcp| remote.tcp(tcp).map(|peer| (tcp, peer)));
+        match peer {
+            Some(Ok((tcp, peer))) => tcp.submit(job, &peer),
+            Some(Err(error)) => job.submission.extents_failed(&job.extents, &error.peer(&*job.peer)),
+            None => {}
+        }
+    }
+
     /// Picks the transport for a job to another process.
-    fn send(&self, job: Job, remote: &Arc<Remote>) {
+    fn send(self: &Arc<Self>, job: Job, remote: &Arc<Remote>) {
         if job.local_device.is_none() && job.remote_device.is_none() {
-            if let Some(host) = &remote.host {
-                self.observed.metrics.same_host_jobs.increment();
-                // A refused job is finished as failed by the transport.
-                return drop(self.host_memory.submit(job, host));
-            }
-            self.observed.metrics.tcp_jobs.increment();
-            let peer = self.tcp.get().map(|tcp| remote.tcp(tcp).map(|peer| (tcp, peer)));
-            return match peer {
-                Some(Ok((tcp, peer))) => tcp.submit(job, &peer),
-                Some(Err(error)) => job.submission.extents_failed(&job.extents, &error.peer(&*job.peer)),
-                None => {}
-            };
+            return self.send_host(job, remote);
+        }
+        // Host memory of a peer that has no memory of a device registered: there is nothing that a link between
+        // devices could reach.
+        if let (Some(device), None) = (job.local_device, job.remote_device)
+            && !remote.has_devices()
+        {
+            return self.bounce(job, device, remote);
         }
         let Some(connection) = &remote.connection else {
             let error = Error::new(
                 Code::NotSupportedTransport,
                 Stage::Submit,
-                "one side is NPU memory, and the peer is no engine of this library",
+                "the peer's memory belongs to a device, and the peer is no engine of this library",
             )
             .peer(&*job.peer)
-            .advice("copy the memory to the host first, or change both ends together");
+            .advice("change both ends together");
             return job.submission.extents_failed(&job.extents, &error);
         };
         match self.npu() {

@@ -10,6 +10,7 @@
 //! [`Code::StaleHandle`].
 
 mod borrowed;
+mod bounce;
 mod dispatch;
 mod identity;
 mod memory;
@@ -52,6 +53,7 @@ pub use crate::plan::Direction;
 pub use submit::TransferFailure;
 
 use borrowed::Borrowed;
+use bounce::Bouncer;
 use npu::Npu;
 use observed::Observed;
 use remote::Link;
@@ -137,6 +139,7 @@ pub(crate) struct Shared {
     npu: Npu,
     local: Local,
     host_memory: Host,
+    bouncer: Bouncer,
     proofs: ProofSlots,
     topology: Mutex<Topology>,
     closed: AtomicBool,
@@ -183,6 +186,7 @@ impl Engine {
             npu: Npu::default(),
             local: Local::start(&config),
             host_memory: Host::new(),
+            bouncer: Bouncer::default(),
             proofs: ProofSlots::default(),
             topology: Mutex::new(topology),
             closed: AtomicBool::new(false),
@@ -402,6 +406,9 @@ impl Shared {
             && let Err(error) = self.metadata.withdraw(&self.name, deadline)
         {
             log::warn!("{error}");
+        }
+        if let Err(error) = self.bouncer.shutdown(deadline) {
+            log::warn!("closing engine {}: {error}", self.name);
         }
         if let Some(tcp) = self.tcp.get() {
             tcp.shutdown();

@@ -4,6 +4,7 @@
 //! they pin local memory: when the peer withdraws a range, "nothing of ours touches it" is the same question as
 //! for a range of our own, and has the same answer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -70,6 +71,8 @@ pub(super) struct Remote {
     pub(super) host: Option<Arc<HostPeer>>,
     /// Its published memory.
     pub(super) memory: Registry,
+    /// Whether memory of devices is among it.
+    devices: AtomicBool,
 }
 
 impl Remote {
@@ -81,7 +84,14 @@ impl Remote {
         descriptor: &SegmentDescriptor,
     ) -> Arc<Self> {
         let (incarnation, connection) = process.unzip();
-        let remote = Self { incarnation, connection, tcp: Mutex::new(tcp), host, memory: Registry::new() };
+        let remote = Self {
+            incarnation,
+            connection,
+            tcp: Mutex::new(tcp),
+            host,
+            memory: Registry::new(),
+            devices: AtomicBool::new(false),
+        };
         remote.refresh(descriptor);
         Arc::new(remote)
     }
@@ -99,6 +109,11 @@ impl Remote {
             *peer = transport.again(peer);
         }
         Ok(Arc::clone(peer))
+    }
+
+    /// Whether the peer has registered memory of a device.
+    pub(super) fn has_devices(&self) -> bool {
+        self.devices.load(Ordering::Acquire)
     }
 
     /// The process is gone: what is under way to its data listener fails.
@@ -119,6 +134,8 @@ impl Remote {
             Some((ByteRange::checked(address, length_bytes)?, MemoryKind::Device(device)))
         });
         let wanted: Vec<(ByteRange, MemoryKind)> = buffers.chain(devices).collect();
+        let devices = wanted.iter().any(|(_, kind)| kind.device().is_some());
+        self.devices.store(devices, Ordering::Release);
         let (_, known) = self.memory.snapshot();
         for region in &known {
             if !wanted.iter().any(|(range, kind)| *range == region.range() && *kind == region.kind()) {

@@ -19,27 +19,27 @@ use crate::transport::Request;
 const INLINE_LIMIT_BYTES: u64 = 256 << 10;
 
 /// What a thread takes at once.
-const PIECE_BYTES: u64 = 512 << 10;
+pub(crate) const PIECE_BYTES: u64 = 512 << 10;
 
 /// Most copying threads of an engine; memory bandwidth is used up by few.
 const THREAD_LIMIT: usize = 4;
 
 /// Most blocks of one call of a mover.
-pub(super) const MAX_BLOCKS: usize = 128;
+pub(crate) const MAX_BLOCKS: usize = 128;
 
 /// A part of an extent, at both ends.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Block {
+pub(crate) struct Block {
     /// Address here.
-    pub(super) local: u64,
+    pub(crate) local: u64,
     /// Address at the other end.
-    pub(super) remote: u64,
+    pub(crate) remote: u64,
     /// Number of bytes.
-    pub(super) length_bytes: u64,
+    pub(crate) length_bytes: u64,
 }
 
 /// Copies blocks: at most [`MAX_BLOCKS`] and as many bytes as a piece has, so that a stop is prompt.
-pub(super) trait Mover: Send + Sync {
+pub(crate) trait Mover: Send + Sync {
     /// Copies all of them, or fails and touches nothing any more.
     fn copy(&self, direction: Direction, blocks: &[Block]) -> Result<()>;
 }
@@ -74,25 +74,32 @@ struct Shared {
 }
 
 /// Copies host memory.
-pub(super) struct HostCopier {
+pub(crate) struct HostCopier {
     shared: Arc<Shared>,
     /// Name of its threads, to which a number is added.
     name: &'static str,
+    /// Up to so many bytes are copied on the caller's thread.
+    inline_bytes: u64,
 }
 
 impl HostCopier {
     /// Without threads yet.
-    pub(super) fn new(name: &'static str) -> Self {
-        Self { shared: Arc::default(), name }
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { shared: Arc::default(), name, inline_bytes: INLINE_LIMIT_BYTES }
+    }
+
+    /// The same for movers that wait for somebody: nothing is done on the caller's thread.
+    pub(crate) fn that_waits(name: &'static str) -> Self {
+        Self { shared: Arc::default(), name, inline_bytes: 0 }
     }
 
     /// Copies now, or queues the request.
     ///
     /// # Errors
     /// [`Code::StaleHandle`] after [`stop`](Self::stop), [`Code::Internal`] when no thread can be had.
-    pub(super) fn submit(&self, request: &Arc<Request>, mover: &Arc<dyn Mover>) -> Result<()> {
+    pub(crate) fn submit(&self, request: &Arc<Request>, mover: &Arc<dyn Mover>) -> Result<()> {
         let copy = Copy::new(request, mover);
-        if copy.length_bytes() <= INLINE_LIMIT_BYTES {
+        if copy.length_bytes() <= self.inline_bytes {
             copy.work(&self.shared.stopping);
             return Ok(());
         }
@@ -124,7 +131,7 @@ impl HostCopier {
     }
 
     /// Ends the threads; what is queued fails.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.queue.lock().stopped = true;
         self.shared.changed.notify_all();
@@ -134,7 +141,7 @@ impl HostCopier {
     ///
     /// # Errors
     /// [`Code::StillRunning`] at the deadline.
-    pub(super) fn wait_stopped(&self, deadline: Deadline) -> Result<()> {
+    pub(crate) fn wait_stopped(&self, deadline: Deadline) -> Result<()> {
         let mut queue = self.shared.queue.lock();
         while queue.threads > 0 {
             if self.shared.changed.wait_until(&mut queue, deadline.at()).timed_out() {
@@ -276,6 +283,6 @@ impl Copy {
 }
 
 /// The error of what a shutdown ended.
-pub(super) fn shut_down() -> Error {
+pub(crate) fn shut_down() -> Error {
     Error::new(Code::Cancelled, Stage::Drain, "the engine was shut down")
 }

@@ -8,7 +8,7 @@
 //! stays unfinished only because something started for it could not be made quiet.
 
 pub mod ascend;
-mod copier;
+pub(crate) mod copier;
 pub mod host;
 pub mod local;
 mod request;

@@ -32,7 +32,7 @@ pub mod result;
 
 mod channel;
 mod channels;
-pub(in crate::transport) mod device;
+pub(crate) mod device;
 mod direct;
 mod opening;
 mod registration;

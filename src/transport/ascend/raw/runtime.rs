@@ -410,6 +410,24 @@ impl Runtime {
         vendor!(self, acl.aclrtFree, Stage::Drain, (pointer(address)?))
     }
 
+    /// Reserves pinned host memory, which a device copies from and to without help. Needs a current context.
+    ///
+    /// # Errors
+    /// What the vendor says.
+    pub fn allocate_host(&self, length_bytes: u64) -> Result<u64> {
+        let mut address = std::ptr::null_mut();
+        vendor!(self, acl.aclrtMallocHost, Stage::Register, (&raw mut address, size(length_bytes)?))?;
+        Ok(address as u64)
+    }
+
+    /// Gives back memory of [`allocate_host`](Self::allocate_host).
+    ///
+    /// # Errors
+    /// What the vendor says.
+    pub fn free_host(&self, address: u64) -> Result<()> {
+        vendor!(self, acl.aclrtFreeHost, Stage::Drain, (pointer(address)?))
+    }
+
     /// Copies and waits.
     ///
     /// # Errors

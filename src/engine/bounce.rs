@@ -1,0 +1,235 @@
+//! Memory of a device to and from a peer that only host memory reaches: through pinned host memory of ours.
+//!
+//! A job is cut into pieces. A few threads take one piece each: the piece goes into a slot by a copy of the device,
+//! and from the slot to the peer by the route of host memory (or the other way round), so that the copy of one piece
+//! and the journey of another overlap. A slot has one piece at a time. One whose copy could not be made quiet is
+//! never used again.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Shared;
+use super::remote::Remote;
+use crate::batch::{Batch, Stop, Submission, Waited};
+use crate::deadline::Deadline;
+use crate::error::{Code, Error, Result, Stage};
+use crate::plan::{Direction, Extent};
+use crate::transport::ascend::Runtime;
+use crate::transport::ascend::device::Device;
+use crate::transport::copier::{Block, HostCopier, Mover, PIECE_BYTES};
+use crate::transport::{Job, Request};
+
+/// How often a wait looks whether the caller has cancelled.
+const SLICE: Duration = Duration::from_millis(20);
+/// Time for the vendor to give or take pinned memory.
+const PINNING_LIMIT: Duration = Duration::from_secs(10);
+
+/// A piece of pinned host memory, and the device whose context it was made in.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    device: i32,
+    address: u64,
+}
+
+/// The slots and threads of one engine.
+pub(super) struct Bouncer {
+    copier: HostCopier,
+    /// Slots nobody uses; as many are made as pieces were under way at once.
+    free: Mutex<Vec<Slot>>,
+}
+
+impl Default for Bouncer {
+    fn default() -> Self {
+        Self { copier: HostCopier::that_waits("mct-bounce"), free: Mutex::default() }
+    }
+}
+
+impl Bouncer {
+    /// Ends the threads and gives the slots back.
+    pub(super) fn shutdown(&self, deadline: Deadline) -> Result<()> {
+        self.copier.stop();
+        let stopped = self.copier.wait_stopped(deadline);
+        for slot in std::mem::take(&mut *self.free.lock()) {
+            if let Err(error) = with_device(slot.device, move |runtime| runtime.free_host(slot.address)) {
+                log::debug!("pinned memory is left to the end of the process: {error}");
+            }
+        }
+        stopped
+    }
+
+    fn take(&self, device: i32) -> Result<Slot> {
+        {
+            let mut free = self.free.lock();
+            if let Some(index) = free.iter().position(|slot| slot.device == device) {
+                return Ok(free.swap_remove(index));
+            }
+        }
+        let address = with_device(device, |runtime| runtime.allocate_host(PIECE_BYTES))?;
+        Ok(Slot { device, address })
+    }
+
+    fn give_back(&self, slot: Slot) {
+        self.free.lock().push(slot);
+    }
+}
+
+/// Runs something with the device's context bound.
+fn with_device<T: Send + 'static>(
+    device: i32,
+    work: impl FnOnce(&Runtime) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let runtime = Runtime::loaded().ok_or_else(|| {
+        Error::new(Code::LibraryUnavailable, Stage::Load, "NPU memory, and no CANN in this process")
+    })?;
+    let opened = Device::open(&runtime, device)?;
+    opened.run(Deadline::after(PINNING_LIMIT), move || work(&runtime))
+}
+
+/// The two steps of a piece.
+struct Steps {
+    engine: Weak<Shared>,
+    remote: Arc<Remote>,
+    device: i32,
+    deadline: Deadline,
+    submission: Arc<Submission>,
+    peer: Arc<str>,
+}
+
+impl Steps {
+    /// Runs a job of ours to its end. An error of the code [`Code::StillRunning`] means that it may still touch
+    /// the slot.
+    fn run(
+        &self,
+        direction: Direction,
+        blocks: impl Iterator<Item = (u64, u64, u64)>,
+        remote_device: Option<i32>,
+        submit: impl FnOnce(Job),
+    ) -> Result<()> {
+        let extents: Vec<Extent> = (0_u32..)
+            .zip(blocks)
+            .map(|(first_task, (local, remote, length_bytes))| Extent {
+                local,
+                remote,
+                length_bytes,
+                first_task,
+                task_count: 1,
+                skip_bytes: 0,
+            })
+            .collect();
+        let capacity = u32::try_from(extents.len()).unwrap_or(u32::MAX);
+        let batch = Arc::new(Batch::new(capacity)?);
+        let lengths: Vec<u64> = extents.iter().map(|extent| extent.length_bytes).collect();
+        let submission = Submission::start(&batch, lengths, self.deadline)?;
+        submit(Job {
+            direction,
+            extents,
+            submission,
+            pins: Vec::new(),
+            deadline: self.deadline,
+            local_device: None,
+            remote_device,
+            peer: Arc::clone(&self.peer),
+        });
+        self.wait(&batch)
+    }
+
+    fn wait(&self, batch: &Batch) -> Result<()> {
+        let mut last = None;
+        loop {
+            let until = last.unwrap_or_else(|| Deadline::after(SLICE));
+            match batch.wait(until) {
+                Waited::Finished(outcome) if outcome.is_success() => return Ok(()),
+                Waited::Finished(_) => {
+                    return Err(batch.first_error().unwrap_or_else(|| {
+                        Error::new(Code::Internal, Stage::Execute, "a step failed without a reason")
+                    }));
+                }
+                Waited::Stuck(error) => {
+                    return Err(Error::new(Code::StillRunning, Stage::Drain, error.record().message.clone()));
+                }
+                Waited::Late if last.is_some() => {
+                    return Err(Error::new(
+                        Code::StillRunning,
+                        Stage::Drain,
+                        "a step could not be made quiet",
+                    ));
+                }
+                Waited::Late => {
+                    if self.submission.must_stop().is_some() || self.deadline.expired() {
+                        batch.stop(Stop::Cancelled);
+                        let grace = self.engine.upgrade().map_or(SLICE, |engine| engine.config.drain_grace);
+                        last = Some(Deadline::after(grace));
+                    }
+                }
+            }
+        }
+    }
+
+    fn by_device(&self, engine: &Shared, direction: Direction, blocks: &[(u64, u64, u64)]) -> Result<()> {
+        // The device's memory is the far end here, so a read brings it into the slot.
+        self.run(direction, blocks.iter().copied(), Some(self.device), |job| drop(engine.local.submit(job)))
+    }
+
+    fn by_host(&self, engine: &Shared, direction: Direction, blocks: &[(u64, u64, u64)]) -> Result<()> {
+        self.run(direction, blocks.iter().copied(), None, |job| engine.send_host(job, &self.remote))
+    }
+}
+
+impl Mover for Steps {
+    fn copy(&self, direction: Direction, blocks: &[Block]) -> Result<()> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let engine = self
+            .engine
+            .upgrade()
+            .ok_or_else(|| Error::new(Code::StaleHandle, Stage::Execute, "the engine is being closed"))?;
+        let slot = engine.bouncer.take(self.device)?;
+        let mut next = slot.address;
+        let mut places = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            places.push((next, *block));
+            next = next.saturating_add(block.length_bytes);
+        }
+        let device: Vec<_> =
+            places.iter().map(|(place, block)| (*place, block.local, block.length_bytes)).collect();
+        let host: Vec<_> =
+            places.iter().map(|(place, block)| (*place, block.remote, block.length_bytes)).collect();
+        let outcome = match direction {
+            Direction::Write => self
+                .by_device(&engine, Direction::Read, &device)
+                .and_then(|()| self.by_host(&engine, Direction::Write, &host)),
+            Direction::Read => self
+                .by_host(&engine, Direction::Read, &host)
+                .and_then(|()| self.by_device(&engine, Direction::Write, &device)),
+        };
+        match &outcome {
+            Err(error) if error.code() == Code::StillRunning => {
+                log::error!("a slot of pinned memory is given up: {error}");
+            }
+            _ => engine.bouncer.give_back(slot),
+        }
+        outcome
+    }
+}
+
+impl Shared {
+    /// Takes a job between memory of a device of ours and host memory of a peer; never blocks on the peer.
+    pub(super) fn bounce(self: &Arc<Self>, job: Job, device: i32, remote: &Arc<Remote>) {
+        let steps = Steps {
+            engine: Arc::downgrade(self),
+            remote: Arc::clone(remote),
+            device,
+            deadline: job.deadline,
+            submission: Arc::clone(&job.submission),
+            peer: Arc::clone(&job.peer),
+        };
+        let request = Request::new(job);
+        let mover: Arc<dyn Mover> = Arc::new(steps);
+        if let Err(error) = self.bouncer.copier.submit(&request, &mover) {
+            request.fail(&error);
+        }
+    }
+}
