@@ -72,8 +72,8 @@ fn every_function_is_called_by_a_test() {
     assert!(implemented.len() > 120, "{} functions", implemented.len());
 }
 
-/// The tests of the crate by file and case, with their documentation.
-fn tests() -> BTreeMap<(String, String), String> {
+/// The tests of the crate by file and name, with their documentation and whether they are a case of a C program.
+fn tests() -> BTreeMap<(String, String), (String, bool)> {
     let mut found = BTreeMap::new();
     for (path, text) in folder("tests") {
         if path.extension().is_none_or(|extension| extension != "rs") {
@@ -81,27 +81,26 @@ fn tests() -> BTreeMap<(String, String), String> {
         }
         let file = path.file_stem().unwrap().to_string_lossy().into_owned();
         let mut documentation = String::new();
-        let mut in_cases = false;
+        let mut cases_from: Option<usize> = None; // the column of a list of cases
         for line in text.lines() {
             let word = line.trim();
+            let column = line.len() - line.trim_start().len();
             if word.starts_with("cases!") {
-                in_cases = true;
-            } else if line == "}" {
-                in_cases = false;
+                cases_from = Some(column);
+            } else if word == "}" && cases_from == Some(column) {
+                cases_from = None;
             } else if let Some(text) = word.strip_prefix("///") {
                 documentation.push_str(text);
-            } else if word.starts_with("#[") {
-                // between documentation and function
-            } else {
-                let letters = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-                let name = word.strip_prefix("fn ").unwrap_or(if in_cases { word } else { "" });
-                let name: String = name.chars().take_while(|letter| letters(*letter)).collect();
-                // A case's settings may go on in further lines; those do not begin with a name alone.
-                let is_case = in_cases && line.starts_with("    ") && !line.starts_with("     ");
-                if !name.is_empty() && (is_case || word.starts_with("fn ")) {
-                    found.insert((file.clone(), name), std::mem::take(&mut documentation));
+            } else if !word.starts_with("#[") {
+                // A case's settings may go on in further lines, which stand deeper.
+                let is_case = cases_from.is_some_and(|from| column == from + 4) && !word.starts_with(')');
+                let name = word.strip_prefix("fn ").unwrap_or(if is_case { word } else { "" });
+                let is_letter = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '_';
+                let name: String = name.chars().take_while(is_letter).collect();
+                let documentation = std::mem::take(&mut documentation);
+                if !name.is_empty() {
+                    found.insert((file.clone(), name), (documentation, is_case));
                 }
-                documentation.clear();
             }
         }
     }
@@ -139,19 +138,12 @@ fn every_behaviour_names_its_tests() {
     assert!(lines >= 60, "{lines} lines");
 }
 
-/// A test of a rule says where the rule stands, or that it goes on from the one above.
+/// A case of a C program says where its rule stands, or that it goes on from the one above.
 #[test]
-fn every_rules_test_names_its_section() {
-    for ((file, name), documentation) in tests() {
-        let is_of_a_rule = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/c/{file}.c")).exists();
-        let is_case = is_of_a_rule && !documentation.is_empty();
-        if is_case {
-            continue;
-        }
-        let text =
-            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{file}.rs")))
-                .unwrap();
-        let is_in_cases = !text.contains(&format!("fn {name}("));
-        assert!(!is_in_cases, "{file}:{name} does not say which section of the facts it shows");
+fn every_case_says_what_it_shows() {
+    let cases: Vec<_> = tests().into_iter().filter(|(_, (_, is_case))| *is_case).collect();
+    for ((file, name), (documentation, _)) in &cases {
+        assert!(!documentation.is_empty(), "{file}:{name} does not say which section of the facts it shows");
     }
+    assert!(cases.len() >= 100, "{} cases", cases.len());
 }

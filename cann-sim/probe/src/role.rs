@@ -4,11 +4,13 @@ use std::ffi::CString;
 use std::io::{BufRead as _, Write as _};
 use std::ptr;
 
-use cann_sys::{ACL_RT_IPC_MEM_IMPORT_FLAG_ENABLE_PEER_ACCESS, aclrtPtrAttributes};
+use cann_sys::{
+    ACL_RT_IPC_MEM_IMPORT_FLAG_DEFAULT, ACL_RT_IPC_MEM_IMPORT_FLAG_ENABLE_PEER_ACCESS, aclrtPtrAttributes,
+};
 
 use crate::case::{Answer, Stop};
 use crate::pair::{PREPARE_SECONDS, Side, prepare};
-use crate::probe::{Probe, SIZE, acl, at};
+use crate::probe::{Probe, SIZE, acl, at, step};
 
 /// Runs a role to its end; a failure is told to the case.
 pub fn run(probe: &Probe, role: &str, arguments: &[String]) {
@@ -90,11 +92,15 @@ fn importer(probe: &Probe, contents: &str) -> Answer {
         return Ok(());
     }
     let key = CString::new(key.trim_end()).map_err(|_| Stop::Cannot("the key has a NUL byte".to_owned()))?;
+    // The flag came with 8.3 (ACL 1.15); before, the importer enables the access to the exporter's NPU itself.
+    let flags = if probe.acl_version()? >= (1, 15) {
+        ACL_RT_IPC_MEM_IMPORT_FLAG_ENABLE_PEER_ACCESS
+    } else {
+        step!(probe, acl aclrtDeviceEnablePeerAccess(probe.device(0)?, 0));
+        ACL_RT_IPC_MEM_IMPORT_FLAG_DEFAULT
+    };
     let mut address = ptr::null_mut();
-    let code = acl!(
-        probe,
-        aclrtIpcMemImportByKey(&raw mut address, key.as_ptr(), ACL_RT_IPC_MEM_IMPORT_FLAG_ENABLE_PEER_ACCESS)
-    );
+    let code = acl!(probe, aclrtIpcMemImportByKey(&raw mut address, key.as_ptr(), flags));
     say(&code.to_string());
     if code != 0 {
         return Ok(());
