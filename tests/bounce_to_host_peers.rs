@@ -47,7 +47,7 @@ fn holds(bytes: &[u8], seed: u64) -> bool {
 
 #[test]
 fn an_engine_without_npu_by_both_routes() {
-    for variables in [&[][..], &[("MC_FORCE_TCP", "1")]] {
+    for variables in [&[][..], &[("MOONCAKE_TRANSFER_SAME_HOST", "0")]] {
         let npu = software_npu(1);
         let mut peer = Peer::start_with(&npu, Some(0), variables);
         let target = engine("127.0.0.1");

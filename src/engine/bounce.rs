@@ -157,8 +157,9 @@ impl Steps {
                     ));
                 }
                 Waited::Late => {
-                    if self.submission.must_stop().is_some() || self.deadline.expired() {
-                        batch.stop(Stop::Cancelled);
+                    let late = self.deadline.expired().then_some(Stop::Timeout);
+                    if let Some(stop) = self.submission.must_stop().or(late) {
+                        batch.stop(stop);
                         let grace = self.engine.upgrade().map_or(SLICE, |engine| engine.config.drain_grace);
                         last = Some(Deadline::after(grace));
                     }
