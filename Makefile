@@ -44,6 +44,7 @@ test: build ## all tests; ends with the count of tests that cannot run here, and
 		$(CARGO) test --release --workspace --no-fail-fast $(JOBS_FLAG) || status=$$?; \
 	fi; \
 	$(MODELS) || status=$$?; \
+	$(MAKE) test-python || status=$$?; \
 	if [ -s "$(SKIP_LOG)" ]; then \
 		echo "$$(wc -l < "$(SKIP_LOG)") tests cannot run here:"; sort "$(SKIP_LOG)" | sed 's/^/  /'; \
 	else \
@@ -65,3 +66,4 @@ record: build ## measures the engine's overhead per request and appends the reco
 	"$(RELEASE_DIR)/engine_overhead" --commit "$$(git rev-parse --short HEAD)" --record "$(RECORD_FILE)"
 
 include ffi/install.mk
+include ffi/wheel.mk

@@ -6,7 +6,8 @@ DESTDIR ?=
 INSTALL ?= install
 STRIP ?= strip
 PROGRAMS ?= transfer_engine_bench
-HEADERS := include/transfer_engine_c.h include/mooncake_transfer.h
+HEADERS := include/transfer_engine_c.h include/mooncake_transfer.h include/mooncake_transfer.hpp
+CMAKE_FILES := mooncake-transfer-config.cmake mooncake-transfer-config-version.cmake
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 ROOT := $(DESTDIR)$(PREFIX)
 
@@ -17,7 +18,7 @@ install: build install-files ## library, headers, pkg-config file, programs; PRE
 # What is built already. The alias serves programs that link with -ltransfer_engine; the loader then asks for the
 # library by its own name. The software NPU lies apart from the loader's path: it is used when it is asked for.
 install-files:
-	$(INSTALL) -d "$(ROOT)/lib/pkgconfig" "$(ROOT)/lib/cann-sim" "$(ROOT)/include" "$(ROOT)/bin"
+	$(INSTALL) -d "$(ROOT)/lib/pkgconfig" "$(ROOT)/lib/cann-sim" "$(ROOT)/lib/cmake/mooncake-transfer" "$(ROOT)/include" "$(ROOT)/bin"
 	$(INSTALL) -m 755 "$(RELEASE_DIR)/libmooncake_transfer.so" "$(ROOT)/lib/"
 	$(STRIP) --strip-debug "$(ROOT)/lib/libmooncake_transfer.so"
 	$(INSTALL) -m 644 "$(RELEASE_DIR)/libmooncake_transfer.a" "$(ROOT)/lib/"
@@ -27,5 +28,9 @@ install-files:
 	$(INSTALL) -m 644 $(HEADERS) "$(ROOT)/include/"
 	sed 's|@VERSION@|$(VERSION)|' ffi/mooncake-transfer.pc.in > "$(ROOT)/lib/pkgconfig/mooncake-transfer.pc"
 	chmod 644 "$(ROOT)/lib/pkgconfig/mooncake-transfer.pc"
+	for file in $(CMAKE_FILES); do \
+		sed 's|@VERSION@|$(VERSION)|' ffi/cmake/$$file.in > "$(ROOT)/lib/cmake/mooncake-transfer/$$file" || exit 1; \
+		chmod 644 "$(ROOT)/lib/cmake/mooncake-transfer/$$file"; \
+	done
 	$(INSTALL) -m 755 "$(RELEASE_DIR)/libcann_sim.so" "$(RELEASE_DIR)"/cann-sim/*.so "$(ROOT)/lib/cann-sim/"
-	for program in $(PROGRAMS); do $(INSTALL) -m 755 "$(RELEASE_DIR)/$$program" "$(ROOT)/bin/"; done
+	for program in $(PROGRAMS) $(notdir $(wildcard $(RELEASE_DIR)/mooncake)); do $(INSTALL) -m 755 "$(RELEASE_DIR)/$$program" "$(ROOT)/bin/"; done

@@ -63,6 +63,7 @@ enum Command {
     /// Moves memory between two processes on two NPUs (the software NPU's, unless a CANN is configured).
     Demo,
     /// Runs transfer_engine_bench with its own flags.
+    #[command(disable_help_flag = true)]
     Bench {
         /// Flags of transfer_engine_bench; --help lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

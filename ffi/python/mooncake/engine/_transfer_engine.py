@@ -19,6 +19,8 @@ from .._lists import Integers
 from ._notify import TransferNotify
 from ._opcode import TransferOpcode
 
+# The class below has an attribute of that name, which its annotations would find first.
+_Opcode = TransferOpcode
 _DEFAULT_TIMEOUT = _abi.MOONCAKE_TRANSFER_DEFAULT_TIMEOUT
 _NAME_CAPACITY = 512
 _PEER_TO_PEER = "P2PHANDSHAKE"
@@ -323,7 +325,7 @@ class TransferEngine:
         buffer: int,
         peer_buffer_address: int,
         length: int,
-        opcode: TransferOpcode,
+        opcode: _Opcode,
         notify: Optional[TransferNotify] = None,
         transport_hint: str = "",
     ) -> int:
@@ -370,7 +372,7 @@ class TransferEngine:
         buffers: Integers,
         peer_buffer_addresses: Integers,
         lengths: Integers,
-        opcode: TransferOpcode,
+        opcode: _Opcode,
         notify: Optional[TransferNotify] = None,
         transport_hint: str = "",
     ) -> int:
@@ -462,7 +464,7 @@ class TransferEngine:
         buffers: Integers,
         peer_buffer_addresses: Integers,
         lengths: Integers,
-        opcode: TransferOpcode,
+        opcode: _Opcode,
         transport_hint: str = "",
     ) -> int:
         """Starts to move blocks: an id in [1, 2**63), or 0 on failure. No blocks give an id that is done at once.
@@ -628,7 +630,7 @@ class TransferEngine:
         buffers: Integers,
         peer_buffer_addresses: Integers,
         lengths: Integers,
-        opcode: TransferOpcode,
+        opcode: _Opcode,
         transport_hint: str,
     ) -> Optional[_Blocks]:
         """The arguments of a transfer in C's form, or None with a record."""

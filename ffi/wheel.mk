@@ -1,0 +1,37 @@
+# make wheel [WHEEL_ARCHITECTURE=aarch64]: one wheel for every Python from 3.9 on and every Linux with glibc 2.28 on.
+# make test-python: the tests of the Python package, in an environment of their own.
+# TARGET_DIR and RELEASE_DIR come from the Makefile that includes this.
+
+PYTHON ?= python3
+WHEEL_ARCHITECTURE ?= $(shell uname -m)
+# The toolchain that sets the floor: Zig's linker with the symbol versions of that glibc.
+WHEEL_GLIBC := 2.28
+WHEEL_TOOLS := ziglang==0.17.1 cargo-zigbuild==0.24.0
+WHEEL_TARGET := $(WHEEL_ARCHITECTURE)-unknown-linux-gnu
+WHEEL_VENV := $(TARGET_DIR)/wheel-tools
+WHEEL_DIR := $(TARGET_DIR)/wheel
+WHEEL_CRATES := -p mooncake-transfer-ffi -p cann-sim -p mooncake-transfer-bench -p mooncake-master -p mooncake-transfer-cli
+PYTHON_VENV := $(TARGET_DIR)/python
+
+.PHONY: wheel test-python
+
+wheel: ## dist/*.whl for this architecture, or WHEEL_ARCHITECTURE=
+	@test -x "$(WHEEL_VENV)/bin/cargo-zigbuild" || { $(PYTHON) -m venv "$(WHEEL_VENV)" && "$(WHEEL_VENV)/bin/pip" install --quiet $(WHEEL_TOOLS); }
+	@if command -v rustup >/dev/null 2>&1; then rustup target add $(WHEEL_TARGET); fi
+	PATH="$(WHEEL_VENV)/bin:$$PATH" $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(WHEEL_GLIBC) --target-dir "$(WHEEL_DIR)" $(JOBS_FLAG) $(WHEEL_CRATES)
+	$(PYTHON) ffi/python/build_wheel.py --built "$(WHEEL_DIR)/$(WHEEL_TARGET)/release" --output dist --glibc $(WHEEL_GLIBC) --architecture $(WHEEL_ARCHITECTURE)
+
+# pytest is needed, the others make fewer skips. Without a network the environment of the caller serves.
+test-python:
+	@python="$(PYTHON_VENV)/bin/python"; \
+	if ! "$$python" -c 'import pytest' 2>/dev/null; then \
+		$(PYTHON) -m venv "$(PYTHON_VENV)" && "$$python" -m pip install --quiet pytest && \
+			"$$python" -m pip install --quiet numpy mypy || true; \
+	fi; \
+	"$$python" -c 'import pytest' 2>/dev/null || python=$(PYTHON); \
+	if "$$python" -c 'import pytest' 2>/dev/null; then \
+		"$$python" -m pytest -q -p no:cacheprovider tests/python; \
+	else \
+		echo "tests/python: pytest cannot be installed"; \
+		[ -z "$${MOONCAKE_TRANSFER_SKIP_LOG:-}" ] || echo "tests/python: pytest cannot be installed" >> "$$MOONCAKE_TRANSFER_SKIP_LOG"; \
+	fi

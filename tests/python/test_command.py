@@ -1,0 +1,115 @@
+"""The mooncake command. Promise 18: the doctor says what is wrong with this machine before a model loads."""
+
+import json
+import subprocess
+
+from conftest import LIMIT_S, built, clean_environment, npu_environment
+
+NOWHERE = {"ASCEND_HOME_PATH": "/nonexistent", "ASCEND_TOOLKIT_HOME": "/nonexistent"}
+
+
+def mooncake(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(built() / "mooncake"), *arguments],
+        env=environment or clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+
+def findings(**variables: str) -> tuple[dict[str, dict], int]:
+    outcome = mooncake("doctor", "--json", environment=clean_environment(**{**NOWHERE, **variables}))
+    report = json.loads(outcome.stdout)
+    assert report["ok"] == (outcome.returncode == 0)
+    return {finding["check"]: finding for finding in report["findings"]}, outcome.returncode
+
+
+def test_without_cann_every_path_is_named():
+    report, code = findings()
+    assert code == 0
+    assert report["CANN"]["verdict"] == "warn"
+    assert any("/nonexistent" in line for line in report["CANN"]["details"])
+    assert "set_env.sh" in report["CANN"]["fix"]
+    assert {"version", "locked memory", "huge pages", "ptrace scope", "ports", "variables"} <= set(report)
+
+
+def test_where_an_npu_is_required_its_absence_fails():
+    report, code = findings(MOONCAKE_TRANSFER_REQUIRE_NPU="1")
+    assert code == 1 and report["CANN"]["verdict"] == "fail"
+
+
+def test_devices_with_physical_ids_on_the_software_npu(tmp_path):
+    addresses = tmp_path / "hccn.conf"
+    addresses.write_text("address_4=10.0.0.4\naddress_5=10.0.0.5\n")
+    environment = npu_environment(8, ASCEND_RT_VISIBLE_DEVICES="4,5", MOONCAKE_TRANSFER_HCCN_CONF=str(addresses))
+    outcome = mooncake("doctor", "--json", "--symbols", environment=environment)
+    report = {finding["check"]: finding for finding in json.loads(outcome.stdout)["findings"]}
+    assert outcome.returncode == 0, outcome.stdout
+    assert report["CANN"]["verdict"] == "pass"
+    assert report["NPUs"]["details"] == [
+        "device 0 is NPU 4, network address 10.0.0.4",
+        "device 1 is NPU 5, network address 10.0.0.5",
+    ]
+    assert report["one-sided"]["verdict"] == report["addresses"]["verdict"] == "pass"
+    assert any("HcclCommPrepare" in line for line in report["functions"]["details"])
+    assert "CANN " in report["release"]["found"]
+
+
+def test_an_older_cann_is_told_by_its_functions():
+    environment = npu_environment(1, CANN_SIM_HIDE="HcclBatchPut")
+    outcome = mooncake("doctor", "--json", environment=environment)
+    report = {finding["check"]: finding for finding in json.loads(outcome.stdout)["findings"]}
+    assert outcome.returncode == 1
+    assert report["functions"]["verdict"] == "fail"
+    assert any(line.startswith("HcclBatchPut: missing") for line in report["functions"]["details"])
+
+
+def test_variables_that_are_unread_unusable_or_contradict_each_other():
+    report, code = findings(MC_TRANSFER_TIMEOT="5")
+    assert code == 0 and "MC_TRANSFER_TIMEOUT" in report["unread"]["details"][0]
+    report, code = findings(MC_HANDSHAKE_CONNECT_TIMEOUT="soon")
+    assert code == 1 and "soon" in report["variables"]["details"][0]
+    report, code = findings(MC_FORCE_TCP="1", MOONCAKE_TRANSFER_REQUIRE_NPU="1")
+    assert code == 1 and "MC_FORCE_TCP" in report["contradiction"]["details"][0]
+
+
+def test_colour_and_table():
+    outcome = mooncake("doctor", environment=clean_environment(**NOWHERE))
+    assert "\x1b[" not in outcome.stdout, "no colour in a pipe"
+    assert outcome.stdout.splitlines()[-1].endswith("fail")
+
+
+def test_env_lists_every_variable_with_its_value():
+    outcome = mooncake("env", "--json", environment=clean_environment(MC_MIN_PRC_PORT="15100"))
+    assert outcome.returncode == 0, outcome.stderr
+    rows = {row["name"]: row for row in json.loads(outcome.stdout)["variables"]}
+    assert len(rows) >= 40
+    assert rows["MC_TRANSFER_TIMEOUT"]["unit"] == "s" and rows["MC_TRANSFER_TIMEOUT"]["default"] == "30"
+    assert rows["MC_MIN_RPC_PORT"]["set"] == {"name": "MC_MIN_PRC_PORT", "value": "15100"}
+    assert all(row["meaning"] for row in rows.values())
+    text = mooncake("env", "--all").stdout
+    assert all(name in text for name in rows) and "MC_REDIS_USERNAME" in text
+
+
+def test_probe():
+    from mooncake.engine import TransferEngine
+
+    engine = TransferEngine()
+    assert engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", "") == 0
+    name = f"127.0.0.1:{engine.get_rpc_port()}"
+    outcome = mooncake("probe", name)
+    assert outcome.returncode == 0 and f"{name} answers" in outcome.stdout
+    engine.close()
+    outcome = mooncake("probe", name)
+    assert outcome.returncode == 1 and name in outcome.stderr
+
+
+def test_bench_hands_its_flags_on():
+    outcome = mooncake("bench", "--help")
+    assert outcome.returncode == 0 and "--segment_id" in outcome.stdout
+
+
+def test_wrong_command_line():
+    assert mooncake("frobnicate").returncode == 2
+    assert mooncake().returncode == 2
