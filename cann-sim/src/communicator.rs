@@ -219,7 +219,9 @@ impl Communicator {
         let buffers = LinkBuffers::take(self.device, count);
         let links =
             self.meet_all(buffers.is_none(), deadline).inspect_err(|_| drop(self.port.lock().take()))?;
-        buffers.map(LinkBuffers::keep);
+        if let Some(buffers) = buffers {
+            buffers.keep();
+        }
         *self.prepared.lock() = Some(Arc::new(links));
         Ok(())
     }

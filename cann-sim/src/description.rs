@@ -232,7 +232,9 @@ impl Communicator {
         let mut pairs = self.descriptions.pairs.lock();
         let pair = pairs.entry(remote_rank).or_default();
         if pair.line.is_none() {
-            buffers.map(LinkBuffers::keep);
+            if let Some(buffers) = buffers {
+                buffers.keep();
+            }
             pair.line = Some(Arc::new(Line::new(socket)));
         }
         for (reachable, kind) in reachable.into_iter().zip(their_kinds) {
