@@ -92,7 +92,8 @@ fn importer(probe: &Probe, contents: &str) -> Answer {
         return Ok(());
     }
     let key = CString::new(key.trim_end()).map_err(|_| Stop::Cannot("the key has a NUL byte".to_owned()))?;
-    // The flag came with 8.3 (ACL 1.15); before, the importer enables the access to the exporter's NPU itself.
+    // The flag came with 8.3 (ACL 1.15); before, the importer enables the access to the exporter's NPU
+    // itself.
     let flags = if probe.acl_version()? >= (1, 15) {
         ACL_RT_IPC_MEM_IMPORT_FLAG_ENABLE_PEER_ACCESS
     } else {

@@ -69,7 +69,7 @@ fn a_difference_is_told_and_fails() {
 #[test]
 fn a_hang_is_told_and_fails() {
     let npu = SoftwareNpu::new().variable("CANN_SIM_FAULTS", "aclrtStreamQuery=delay:60000");
-    let arguments = ["--only", "streams_are_asynchronous", "--only", "allocation", "--case-timeout-s", "2"];
+    let arguments = ["--only", "streams_are_asynchronous", "--only", "allocation", "--case-timeout-s", "5"];
     let output = probe(npu, &arguments);
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");

@@ -1,7 +1,8 @@
 //! Contexts, streams, events.
 
 use std::ptr;
-use std::time::Instant;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use super::cases;
 use crate::case::Answer;
@@ -122,6 +123,21 @@ fn stuck_stream(probe: &Probe) -> Answer<(usize, usize)> {
     Ok((holder as usize, stuck as usize))
 }
 
+/// Waits until the thread sleeps: after it told its id, the only place where it can is the wait for the
+/// stream. A runtime that waits without sleeping is given two seconds.
+fn await_sleeping(thread: &AtomicI32) {
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        let path = format!("/proc/self/task/{}/stat", thread.load(Ordering::Acquire));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        // The state follows the name, which stands in parentheses and may contain any character.
+        if text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S')) {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 fn abort_tells_waiters(probe: &mut Probe) -> Answer {
     probe.on_device(0)?;
     let (holder, stuck) = stuck_stream(probe)?;
@@ -129,17 +145,15 @@ fn abort_tells_waiters(probe: &mut Probe) -> Answer {
     step!(probe, acl aclrtGetCurrentContext(&raw mut context));
     let context = context as usize;
     let probe = &*probe;
-    let waiting = std::sync::Barrier::new(2);
+    let waiter_id = AtomicI32::new(0);
     let code = std::thread::scope(|scope| -> Answer<i32> {
         let waiter = scope.spawn(|| -> Answer<i32> {
             step!(probe, acl aclrtSetCurrentContext(crate::probe::at(context)));
-            waiting.wait();
+            // SAFETY: gettid has no preconditions and cannot fail.
+            waiter_id.store(unsafe { libc::gettid() }, Ordering::Release);
             Ok(acl!(probe, aclrtSynchronizeStreamWithTimeout(crate::probe::at(stuck), 30_000)))
         });
-        waiting.wait();
-        // The waiter enters its wait within this time on any machine that is not stopped; later it would see
-        // an aborted, empty stream and answer 0, which the case would report.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        await_sleeping(&waiter_id);
         probe.acl("aclrtStreamAbort", 0, acl!(probe, aclrtStreamAbort(crate::probe::at(stuck))));
         waiter.join().unwrap_or(Ok(-1))
     })?;
