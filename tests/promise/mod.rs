@@ -177,7 +177,13 @@ impl Peer {
     /// Gives the software NPU of this process a line of its control socket.
     #[track_caller]
     pub fn fault(&self, line: &str) -> String {
-        let name = format!("cann-sim-fault/{}/{}", self.namespace, self.id());
+        self.fault_of(self.id(), line)
+    }
+
+    /// The same for another process on the same software NPU.
+    #[track_caller]
+    pub fn fault_of(&self, process: u32, line: &str) -> String {
+        let name = format!("cann-sim-fault/{}/{process}", self.namespace);
         let address = SocketAddr::from_abstract_name(name).unwrap();
         let mut socket = UnixStream::connect_addr(&address).expect("the software NPU has a control socket");
         socket.set_read_timeout(Some(LIMIT)).unwrap();
