@@ -1,12 +1,16 @@
 //! Registering and withdrawing memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Engine, Shared, process};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, Location, MemoryKind};
 use crate::transport::ascend::Ascend;
+
+/// How long requests of peers that are on their way keep a withdrawal waiting.
+const LAST_REQUESTS_LIMIT: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Registers `length_bytes` at `address`; `location` is `cpu:N`, `npu:N` or `*` (found out from the address).
@@ -151,7 +155,12 @@ impl Shared {
         let removal = self.registry.begin_remove(address)?;
         let (range, kind) = (removal.region().range(), removal.region().kind());
         let deadline = self.metadata_deadline();
+        // Requests of peers reach host memory only; that of a device is never served.
+        let withdrawal = (kind == MemoryKind::Host).then(|| self.closing.begin(range));
         self.withdraw_at_peers(range, deadline)?;
+        if let Some(withdrawal) = withdrawal {
+            withdrawal.finish(deadline.sooner(Deadline::after(LAST_REQUESTS_LIMIT)))?;
+        }
         for engine in process::all() {
             engine.call_in(range, deadline);
         }

@@ -11,6 +11,7 @@
 
 mod borrowed;
 mod bounce;
+mod closing;
 mod dispatch;
 mod identity;
 mod memory;
@@ -54,6 +55,7 @@ pub use submit::TransferFailure;
 
 use borrowed::Borrowed;
 use bounce::Bouncer;
+use closing::Closing;
 use npu::Npu;
 use observed::Observed;
 use remote::Link;
@@ -127,6 +129,7 @@ pub(crate) struct Shared {
     device: Option<i32>,
     metadata: Box<dyn Metadata>,
     pub(crate) registry: Registry,
+    closing: Closing,
     observed: Arc<Observed>,
     borrowed: Borrowed,
     segments: SegmentTable,
@@ -174,6 +177,7 @@ impl Engine {
         }
         let shared = Arc::new(Shared {
             registry: Registry::new(),
+            closing: Closing::default(),
             observed: Arc::default(),
             borrowed: Borrowed::default(),
             segments: SegmentTable::new(&name),

@@ -14,9 +14,8 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::handshake::Responder;
 use crate::memory::{ByteRange, MemoryKind};
 use crate::notify::Note;
-use crate::registry::Pin;
 use crate::transport::host::Challenge;
-use crate::transport::tcp::Served;
+use crate::transport::tcp::{Hold, Served};
 
 /// Peers that are asked at the same time to stop using a range.
 const WITHDRAWALS_AT_ONCE: usize = 16;
@@ -57,9 +56,13 @@ impl Responder for Passive {
 }
 
 impl Served for Passive {
-    fn pin(&self, range: ByteRange) -> Option<Pin> {
-        let region = self.0.upgrade()?.registry.find_containing(range)?;
-        if region.kind() == MemoryKind::Host { region.pin() } else { None }
+    fn pin(&self, range: ByteRange) -> Option<Hold> {
+        let engine = self.0.upgrade()?;
+        match engine.registry.find_containing(range) {
+            Some(region) if region.kind() != MemoryKind::Host => None,
+            Some(region) => region.pin().map(Hold::Region).or_else(|| engine.hold_closing(range)),
+            None => engine.hold_closing(range),
+        }
     }
 }
 
@@ -91,6 +94,11 @@ impl Handler for Passive {
 }
 
 impl Shared {
+    /// Keeps a range that is about to be withdrawn, for a request that was on its way.
+    fn hold_closing(&self, range: ByteRange) -> Option<Hold> {
+        self.closing.hold(range).map(Hold::Closing)
+    }
+
     /// A peer withdraws memory: wait for our transfers to it, then forget it and tell the transport.
     fn withdraw_remote(&self, incarnation: &Incarnation, ranges: &[(u64, u64)]) -> Result<()> {
         let deadline = self.withdraw_deadline();

@@ -18,9 +18,9 @@ use mooncake::deadline::Deadline;
 use mooncake::error::Error;
 use mooncake::memory::{ByteRange, Location, MemoryKind};
 use mooncake::plan::{Direction, Extent};
-use mooncake::registry::{Pin, Registry};
+use mooncake::registry::Registry;
 use mooncake::transport::Job;
-use mooncake::transport::tcp::{Served, Settings, Target, Tcp, TcpPeer};
+use mooncake::transport::tcp::{Hold, Served, Settings, Target, Tcp, TcpPeer};
 
 pub const LONG: Duration = Duration::from_secs(30);
 
@@ -28,8 +28,12 @@ pub const LONG: Duration = Duration::from_secs(30);
 pub struct Memory(pub Registry);
 
 impl Served for Memory {
-    fn pin(&self, range: ByteRange) -> Option<Pin> {
-        self.0.find_containing(range).filter(|region| region.kind() == MemoryKind::Host)?.pin()
+    fn pin(&self, range: ByteRange) -> Option<Hold> {
+        self.0
+            .find_containing(range)
+            .filter(|region| region.kind() == MemoryKind::Host)?
+            .pin()
+            .map(Hold::Region)
     }
 }
 

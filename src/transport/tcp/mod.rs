@@ -34,7 +34,15 @@ use reactor::Reactor;
 pub trait Served: Send + Sync {
     /// Pins the one registered region of host memory that holds the whole range; `None` when there is none.
     /// Memory of a device must never be given: the transport reads and writes what it gets.
-    fn pin(&self, range: ByteRange) -> Option<Pin>;
+    fn pin(&self, range: ByteRange) -> Option<Hold>;
+}
+
+/// Keeps memory registered for as long as it lives.
+pub enum Hold {
+    /// By a pin of its region.
+    Region(Pin),
+    /// By whatever its owner has for a range that is about to be withdrawn.
+    Closing(Arc<dyn Send + Sync>),
 }
 
 /// Where a peer's data listener is.

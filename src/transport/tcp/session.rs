@@ -12,12 +12,11 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
-use super::Served;
 use super::reactor::Turn;
 use super::wire::{self, HEADER_BYTES, Header, STATUS_BYTES};
+use super::{Hold, Served};
 use crate::memory::ByteRange;
 use crate::memory::io::{Receive, Send};
-use crate::registry::Pin;
 
 /// Bytes moved in one turn.
 const TURN_BYTES: usize = 1 << 20;
@@ -32,14 +31,14 @@ enum Input {
     /// The next header.
     Header,
     /// The bytes of a write: where the next one goes, and how many are to come.
-    Write { _pin: Pin, address: u64, left_bytes: u64, confirmed: bool },
+    Write { _hold: Hold, address: u64, left_bytes: u64, confirmed: bool },
     /// Everything that still comes is thrown away.
     Discard { left_bytes: u64, ending: bool },
 }
 
 enum Answer {
     Status { bytes: [u8; STATUS_BYTES], sent: usize },
-    Memory { _pin: Pin, address: u64, left_bytes: u64 },
+    Memory { _hold: Hold, address: u64, left_bytes: u64 },
 }
 
 /// One client.
@@ -215,7 +214,7 @@ impl Session {
 
     fn begin(&mut self, header: Header, served: &dyn Served) {
         let range = ByteRange::checked(header.address, header.length_bytes).filter(|range| !range.is_empty());
-        let Some(pin) = range.and_then(|range| served.pin(range)) else {
+        let Some(hold) = range.and_then(|range| served.pin(range)) else {
             log::warn!(
                 "a data client asked for {:#x}+{}, which lies in no registered buffer",
                 header.address,
@@ -229,13 +228,13 @@ impl Session {
         };
         let Header { address, length_bytes: left_bytes, confirmed, .. } = header;
         if header.write {
-            self.input = Input::Write { _pin: pin, address, left_bytes, confirmed };
+            self.input = Input::Write { _hold: hold, address, left_bytes, confirmed };
             return;
         }
         if confirmed {
             self.answer(wire::OK);
         }
-        self.answers.push_back(Answer::Memory { _pin: pin, address, left_bytes });
+        self.answers.push_back(Answer::Memory { _hold: hold, address, left_bytes });
         self.reads_waiting += 1;
     }
 
