@@ -11,6 +11,9 @@ WHEEL_TARGET := $(WHEEL_ARCHITECTURE)-unknown-linux-gnu
 WHEEL_VENV := $(TARGET_DIR)/wheel-tools
 WHEEL_DIR := $(TARGET_DIR)/wheel
 WHEEL_CRATES := -p mooncake-transfer-ffi -p cann-sim -p mooncake-transfer-bench -p mooncake-master -p mooncake-transfer-cli
+# The software NPU's stubs are compiled by CC, which for another architecture has to be Zig's compiler, too.
+WHEEL_CC := $(WHEEL_VENV)/bin/cc-$(WHEEL_ARCHITECTURE)
+WHEEL_CROSS = $(if $(filter $(shell uname -m),$(WHEEL_ARCHITECTURE)),,CC="$(WHEEL_CC)")
 PYTHON_VENV := $(TARGET_DIR)/python
 
 .PHONY: wheel test-python
@@ -18,7 +21,8 @@ PYTHON_VENV := $(TARGET_DIR)/python
 wheel: ## dist/*.whl for this architecture, or WHEEL_ARCHITECTURE=
 	@test -x "$(WHEEL_VENV)/bin/cargo-zigbuild" || { $(PYTHON) -m venv "$(WHEEL_VENV)" && "$(WHEEL_VENV)/bin/pip" install --quiet $(WHEEL_TOOLS); }
 	@if command -v rustup >/dev/null 2>&1; then rustup target add $(WHEEL_TARGET); fi
-	PATH="$(WHEEL_VENV)/bin:$$PATH" $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(WHEEL_GLIBC) --target-dir "$(WHEEL_DIR)" $(JOBS_FLAG) $(WHEEL_CRATES)
+	@printf '#!/bin/sh\nexec "%s" -m ziglang cc -target %s "$$@"\n' "$(WHEEL_VENV)/bin/python" "$(WHEEL_ARCHITECTURE)-linux-gnu.$(WHEEL_GLIBC)" > "$(WHEEL_CC)"; chmod +x "$(WHEEL_CC)"
+	PATH="$(WHEEL_VENV)/bin:$$PATH" $(WHEEL_CROSS) $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(WHEEL_GLIBC) --target-dir "$(WHEEL_DIR)" $(JOBS_FLAG) $(WHEEL_CRATES)
 	$(PYTHON) ffi/python/build_wheel.py --built "$(WHEEL_DIR)/$(WHEEL_TARGET)/release" --output dist --glibc $(WHEEL_GLIBC) --architecture $(WHEEL_ARCHITECTURE)
 
 # pytest is needed, the others make fewer skips. Without a network the environment of the caller serves.
