@@ -1,7 +1,7 @@
 """Finds and loads libmooncake_transfer.so, once, on first use.
 
-Order: the wheel's own copy beside this file, then, in a source tree, the release build of the target directory.
-Nothing else is tried: a library of another version on the loader's path must not win by chance.
+Order: the wheel's own copy beside this file; in a source tree, the release build of the target directory; then what
+the loader finds (LD_LIBRARY_PATH). A library of another version is refused wherever it was found.
 """
 
 from __future__ import annotations
@@ -77,8 +77,23 @@ def load() -> ctypes.CDLL:
     return _library
 
 
+def _nowhere() -> bool:
+    return not any((candidate / NAME).is_file() for candidate in directories())
+
+
+def _from_loader_path() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(NAME)
+    except OSError as error:
+        try:
+            directory()
+        except ImportError as places:
+            raise ImportError(f"{places}; nor does the loader find it ({error})") from None
+        raise
+
+
 def _open() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(directory() / NAME))
+    library = _from_loader_path() if _nowhere() else ctypes.CDLL(str(directory() / NAME))
     _abi.declare(library)
     version = library.mooncake_transfer_version().decode()
     if version != __version__:
