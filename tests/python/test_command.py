@@ -1,5 +1,7 @@
 """The mooncake command. Promise 18: the doctor says what is wrong with this machine before a model loads."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 

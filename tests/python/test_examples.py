@@ -55,6 +55,12 @@ def test_python():
     assert RIGHT in run(sys.executable, str(ROOT / "examples" / "python" / "transfer.py"))
 
 
+def test_the_readme_in_python():
+    text = (ROOT / "README.md").read_text()
+    code = text.split("```python\n", 1)[1].split("```", 1)[0]
+    assert RIGHT in run(sys.executable, "-c", code)
+
+
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory):
     target = tmp_path_factory.mktemp("install")

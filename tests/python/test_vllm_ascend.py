@@ -266,6 +266,71 @@ result = [set(codes) == {0}, wrong]
     assert decode.run(code, session=session, peer_tensors=tensors) == [True, []]
 
 
+def test_notes_of_transfers_between_npus(peers):
+    environment = npu_environment(2)
+    prefill, decode = peers(environment), peers(environment)
+    session, tensors = side(decode, 1, seed=300, count=2)
+    side(prefill, 0, seed=100, count=2)
+    code = """
+note = TransferNotify("request-1", "all layers")
+lengths = [tensor_bytes] * 2
+result = engine.batch_transfer_sync(session, tensors, peer_tensors, lengths, TransferOpcode.Write, note)
+"""
+    assert prefill.run(code, session=session, peer_tensors=tensors) == 0
+    waiting = """
+import time
+end = time.monotonic() + 30
+notes = []
+while not notes and time.monotonic() < end:
+    notes = engine.get_notifies()
+    time.sleep(0.001)
+right = [npu.read(t, tensor_bytes) == blocks.pattern(tensor_bytes, 100 + n) for n, t in enumerate(tensors)]
+result = [[[note.name, note.msg] for note in notes], right]
+"""
+    assert decode.run(waiting) == [[["request-1", "all layers"]], [True, True]]
+
+
+def test_threads_without_a_device_use_the_engines(peers):
+    """Promise 5: eight engines on eight devices, driven by threads that have bound none; nothing lands elsewhere."""
+    environment = npu_environment(8)
+    process = peers(environment)
+    code = """
+size = 2 << 20
+engines, regions = [], []
+for device in range(8):
+    npu.set_device(device)
+    made = TransferEngine()
+    assert made.initialize("127.0.0.1", "P2PHANDSHAKE", "ascend", "") == 0
+    region = npu.allocate(size)
+    npu.write(region, blocks.pattern(size, device))
+    assert made.register_memory(region, size) == 0
+    engines.append(made); regions.append(region)
+targets = []
+for device in range(8):
+    npu.set_device(device)
+    targets.append(npu.allocate(size))
+    assert engines[device].register_memory(targets[-1], size) == 0
+npu.set_device(7)
+outcome = [None] * 8
+def pull(n):
+    peer = (n + 3) % 8
+    name = f"127.0.0.1:{engines[peer].get_rpc_port()}"
+    code = engines[n].batch_transfer_sync_read(name, [targets[n]], [regions[peer]], [size])
+    outcome[n] = (code, npu.current_device())
+threads = [threading.Thread(target=pull, args=(n,)) for n in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+mine = npu.current_device()
+right = []
+for n in range(8):
+    npu.set_device(n)
+    right.append(npu.read(targets[n], size) == blocks.pattern(size, (n + 3) % 8))
+result = [outcome, mine, right]
+"""
+    outcome, mine, right = process.run(code)
+    assert outcome == [[0, -1]] * 8 and mine == 7 and right == [True] * 8
+
+
 @pytest.mark.parametrize("place", ["local", "remote"])
 def test_memory_that_nobody_registered(peers, place):
     """Promise 3: the failure says which range, at whom, and what to do."""

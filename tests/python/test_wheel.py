@@ -1,5 +1,7 @@
 """The wheel: made from this build, installed into fresh environments, used without LD_LIBRARY_PATH."""
 
+from __future__ import annotations
+
 import glob
 import os
 import shutil
