@@ -19,7 +19,7 @@ MODELS = RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)" \
 
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help build demo test models lint record
+.PHONY: help build demo test models chaos lint record
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -51,6 +51,9 @@ test: build ## all tests; ends with the count of tests that cannot run here, and
 		echo "0 tests were skipped"; \
 	fi; \
 	exit $$status
+
+chaos: build ## four processes, random transfers, scripted faults, for CHAOS_SECONDS (60): every byte verified or reported failed
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-60} $(CARGO) test --release -p mooncake --test chaos $(JOBS_FLAG) -- --nocapture
 
 models: ## the model checks of what several threads share: every interleaving, by loom
 	$(MODELS)

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use promise::{PAGE, Peer, moving, software_npu};
 
 /// What a busy machine may add.
-const SLACK: Duration = Duration::from_secs(4);
+const SLACK: Duration = Duration::from_millis(1500);
 
 /// A command that fails, and how long it took.
 fn failing(peer: &mut Peer, command: &str) -> (promise::Failure, Duration) {
@@ -114,7 +114,7 @@ fn nothing_waits_for_a_frozen_peer_for_ever() {
         // Success and failure are both fine; what is not is to wait for the frozen one.
         let outcome = a.ask(&command);
         assert!(
-            start.elapsed() < Duration::from_secs(3) + SLACK,
+            start.elapsed() < Duration::from_secs(5) + SLACK,
             "{command} took {:?}: {outcome:?}",
             start.elapsed()
         );

@@ -114,8 +114,13 @@ impl Peer {
 
     /// Waits for an answer.
     pub fn finish(&self, pending: Pending) -> Result<String, Failure> {
+        self.finish_within(pending, LIMIT)
+    }
+
+    /// The same with another limit.
+    pub fn finish_within(&self, pending: Pending, limit: Duration) -> Result<String, Failure> {
         let start = format!("{} ", pending.0);
-        let line = self.child.wait_for_line(LIMIT, |line| line.starts_with(&start));
+        let line = self.child.wait_for_line(limit, |line| line.starts_with(&start));
         let answer = &line[start.len()..];
         match answer.split_once(' ').unwrap_or((answer, "")) {
             ("ok", values) => Ok(values.to_owned()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mooncake::engine::{Direction, Note, Request, TransferFailure};
 use mooncake::error::Result;
 
-use crate::{Peer, crowd, usage};
+use crate::{Peer, chaos, crowd, usage};
 
 fn number<T: std::str::FromStr>(word: &str) -> T {
     word.parse().unwrap_or_else(|_| panic!("\"{word}\" is no number of the right kind"))
@@ -89,6 +89,9 @@ pub fn run(peer: &Peer, words: &[&str]) -> Result<String, TransferFailure> {
         }
         ["engines", count] => crowd::engines(peer, number(count))?,
         ["introduce"] => crowd::introduce(peer)?,
+        ["chaos", device, place, seed, seconds, targets @ ..] => {
+            chaos::run(peer, number(device), number(place), number(seed), number(seconds), targets)?
+        }
         ["libraries", word] => usage::mappings(word).to_string(),
         ["close"] => {
             engine.close();

@@ -12,6 +12,7 @@
     reason = "a test program fails by panicking and talks on its standard streams"
 )]
 
+mod chaos;
 mod command;
 mod crowd;
 mod memory;

@@ -65,15 +65,20 @@ impl Memory {
         });
     }
 
-    /// The offset of the first byte that is not the pattern's, if there is one.
-    pub fn mismatch(&self, address: u64, length_bytes: u64, seed: u64) -> Option<u64> {
-        let expected = pattern(length_bytes, seed);
-        let seen = vec![0_u64; expected.len()];
+    /// The bytes, as words.
+    pub fn load(&self, address: u64, length_bytes: u64) -> Vec<u64> {
+        let seen = vec![0_u64; usize::try_from(length_bytes.div_ceil(8)).unwrap()];
         let target = seen.as_ptr().expose_provenance() as u64;
         self.on(self.device_of(address), || {
             self.runtime().copy(target, address, length_bytes, CopyKind::DeviceToHost).unwrap();
         });
-        let seen = std::hint::black_box(seen);
+        std::hint::black_box(seen)
+    }
+
+    /// The offset of the first byte that is not the pattern's, if there is one.
+    pub fn mismatch(&self, address: u64, length_bytes: u64, seed: u64) -> Option<u64> {
+        let expected = pattern(length_bytes, seed);
+        let seen = self.load(address, length_bytes);
         let whole = usize::try_from(length_bytes / 8).unwrap();
         (0..whole).find(|&index| seen.get(index) != expected.get(index)).map(|index| index as u64 * 8)
     }

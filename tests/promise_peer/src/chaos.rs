@@ -1,0 +1,321 @@
+//! Random transfers whose every byte is verified or reported failed.
+//!
+//! Each thread has a lane of its own in the memory of each target, so that what it wrote is what must stand there. A
+//! write that succeeded is read back and compared; after one that failed the lane is read twice and must not change
+//! any more. Registrations come and go meanwhile, and some batches are cancelled.
+
+use std::time::{Duration, Instant};
+
+use mooncake::engine::{Direction, Request};
+use mooncake::error::{Code, Error, Result, Stage};
+
+use crate::Peer;
+
+/// Bytes of a lane.
+pub const LANE_BYTES: u64 = 2 << 20;
+/// Threads of a process.
+pub const THREADS: u64 = 2;
+
+/// What one thread has seen.
+#[derive(Default)]
+struct Tally {
+    verified: u64,
+    failed: u64,
+    cancelled: u64,
+    quiet: u64,
+    registrations: u64,
+}
+
+/// A generator of numbers without a pattern that matters.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+struct Target {
+    name: String,
+    lane: u64,
+}
+
+struct Thread<'a> {
+    peer: &'a Peer,
+    random: Random,
+    source: u64,
+    sink: u64,
+    other: u64,
+    tally: Tally,
+}
+
+/// Runs for `seconds`; `targets` are `NAME=ADDRESS` of the first lane, `place` is this process's number.
+pub fn run(
+    peer: &Peer,
+    device: i32,
+    place: u64,
+    seed: u64,
+    seconds: u64,
+    targets: &[&str],
+) -> Result<String> {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let tallies: Vec<Tally> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let lane = place * THREADS + number;
+                let targets: Vec<Target> = targets
+                    .iter()
+                    .map(|text| {
+                        let (name, address) = text.rsplit_once('=').unwrap();
+                        let first: u64 = address.parse().unwrap();
+                        Target { name: name.to_owned(), lane: first + lane * LANE_BYTES }
+                    })
+                    .collect();
+                scope.spawn(move || {
+                    peer.memory.on(device, || {
+                        let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (lane + 1));
+                        let mut thread = Thread::new(peer, device, random)?;
+                        while Instant::now() < end {
+                            thread.step(&targets)?;
+                        }
+                        thread.settle(&targets)?;
+                        thread.end()
+                    })
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Result<_>>()
+    })?;
+    let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
+    Ok(format!(
+        "{} {} {} {} {}",
+        sum(|tally| tally.verified),
+        sum(|tally| tally.failed),
+        sum(|tally| tally.cancelled),
+        sum(|tally| tally.quiet),
+        sum(|tally| tally.registrations)
+    ))
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(Code::Internal, Stage::Execute, message)
+}
+
+impl<'a> Thread<'a> {
+    fn new(peer: &'a Peer, device: i32, random: Random) -> Result<Self> {
+        let place = || -> Result<u64> {
+            let address = peer.memory.allocate(device, LANE_BYTES);
+            peer.engine.register(address, LANE_BYTES, "*")?;
+            Ok(address)
+        };
+        let (source, sink) = (place()?, place()?);
+        let other = peer.memory.allocate(device, LANE_BYTES);
+        Ok(Self { peer, random, source, sink, other, tally: Tally::default() })
+    }
+
+    fn step(&mut self, targets: &[Target]) -> Result<()> {
+        let count = u64::try_from(targets.len()).unwrap();
+        let target = targets.get(usize::try_from(self.random.below(count)).unwrap()).unwrap();
+        let block = [64, 4096, 65_536, 1 << 20][usize::try_from(self.random.below(4)).unwrap()];
+        let bytes = block * (1 + self.random.below((LANE_BYTES / block).min(512)));
+        let seed = self.random.below(u64::MAX);
+        let limit = Duration::from_millis([15, 150, 4000][usize::try_from(self.random.below(3)).unwrap()]);
+        self.peer.memory.fill(self.source, bytes, seed);
+        let requests = self.requests(Direction::Write, self.source, target, bytes, block)?;
+        let written = if self.random.below(8) == 0 {
+            self.cancelled(&requests)
+        } else {
+            self.transfer(&requests, limit)
+        };
+        match written {
+            Ok(()) => self.verify(target, bytes, block, seed)?,
+            Err(error) => {
+                expected(&error)?;
+                self.tally.failed += 1;
+                self.stays_quiet(target, bytes)?;
+            }
+        }
+        if self.random.below(16) == 0 {
+            self.register_anew()?;
+        }
+        Ok(())
+    }
+
+    fn requests(
+        &self,
+        direction: Direction,
+        local: u64,
+        target: &Target,
+        bytes: u64,
+        block: u64,
+    ) -> Result<Vec<Request>> {
+        let segment = self.peer.engine.open_segment(&target.name, true)?;
+        let request = |offset| Request {
+            direction,
+            local: local + offset,
+            segment,
+            remote: target.lane + offset,
+            length_bytes: block,
+        };
+        Ok((0..bytes / block).map(|index| request(index * block)).collect())
+    }
+
+    /// Transfers; what could not be made quiet is waited for before anybody touches the memory again.
+    fn transfer(&self, requests: &[Request], limit: Duration) -> Result<()> {
+        self.peer.engine.transfer(requests, None, Some(limit)).map_err(|failure| {
+            if let Some(batch) = failure.batch {
+                self.finish(batch);
+            }
+            failure.error
+        })
+    }
+
+    fn finish(&self, batch: u64) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.peer.engine.free_batch(batch).is_err() {
+            assert!(Instant::now() < end, "batch {batch} is never over");
+            // The next look at it is what counts.
+            let _ = self.peer.engine.wait(batch, Duration::from_millis(100));
+        }
+    }
+
+    fn cancelled(&mut self, requests: &[Request]) -> Result<()> {
+        let engine = &self.peer.engine;
+        let batch = engine.allocate_batch(requests.len())?;
+        engine.submit(batch, requests, None, None)?;
+        std::thread::sleep(Duration::from_micros(self.random.below(2000)));
+        engine.cancel(batch)?;
+        let outcome = engine.wait(batch, Duration::from_secs(30));
+        self.finish(batch);
+        self.tally.cancelled += 1;
+        outcome
+    }
+
+    /// What was written stands there.
+    fn verify(&mut self, target: &Target, bytes: u64, block: u64, seed: u64) -> Result<()> {
+        self.peer.memory.fill(self.sink, bytes, !seed);
+        let requests = self.requests(Direction::Read, self.sink, target, bytes, block)?;
+        match self.transfer(&requests, Duration::from_secs(4)) {
+            Ok(()) => match self.peer.memory.mismatch(self.sink, bytes, seed) {
+                None => self.tally.verified += 1,
+                Some(at) => {
+                    return Err(wrong(format!(
+                        "{}: byte {at} of {bytes} is not what was written",
+                        target.name
+                    )));
+                }
+            },
+            Err(error) => {
+                expected(&error)?;
+                self.tally.failed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failure nothing lands any more.
+    fn stays_quiet(&mut self, target: &Target, bytes: u64) -> Result<()> {
+        let requests = self.requests(Direction::Read, self.sink, target, bytes, bytes)?;
+        if self.transfer(&requests, Duration::from_secs(4)).is_err() {
+            return Ok(());
+        }
+        let before = self.peer.memory.load(self.sink, bytes);
+        std::thread::sleep(Duration::from_millis(self.random.below(60)));
+        if self.transfer(&requests, Duration::from_secs(4)).is_ok() {
+            if self.peer.memory.load(self.sink, bytes) != before {
+                return Err(wrong(format!("{}: a write landed after it was reported failed", target.name)));
+            }
+            self.tally.quiet += 1;
+        }
+        Ok(())
+    }
+
+    /// Registrations that come and go under the transfers of the others.
+    fn register_anew(&mut self) -> Result<()> {
+        let engine = &self.peer.engine;
+        self.register(self.other)?;
+        for address in [self.other, self.source] {
+            let end = Instant::now() + Duration::from_secs(60);
+            while let Err(error) = engine.unregister(address) {
+                expected(&error)?;
+                if Instant::now() > end {
+                    return Err(error);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.register(self.source)?;
+        self.tally.registrations += 1;
+        Ok(())
+    }
+
+    /// Registers, again while faults refuse it.
+    fn register(&self, address: u64) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(60);
+        while let Err(error) = self.peer.engine.register(address, LANE_BYTES, "*") {
+            expected(&error)?;
+            if Instant::now() > end {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// With the faults over, every target can be used again.
+    fn settle(&mut self, targets: &[Target]) -> Result<()> {
+        for target in targets {
+            let end = Instant::now() + Duration::from_secs(40);
+            let seed = self.random.below(u64::MAX);
+            self.peer.memory.fill(self.source, LANE_BYTES, seed);
+            let requests = self.requests(Direction::Write, self.source, target, LANE_BYTES, 65_536)?;
+            let before = self.tally.verified;
+            while self.tally.verified == before {
+                match self.transfer(&requests, Duration::from_secs(10)) {
+                    Ok(()) => self.verify(target, LANE_BYTES, 65_536, seed)?,
+                    Err(error) if Instant::now() > end => return Err(error),
+                    Err(_) => {}
+                }
+                if Instant::now() > end {
+                    return Err(wrong(format!("{} cannot be used after the faults were over", target.name)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<Tally> {
+        for address in [self.source, self.sink] {
+            let end = Instant::now() + Duration::from_secs(60);
+            while let Err(error) = self.peer.engine.unregister(address) {
+                if error.code() != Code::Busy || Instant::now() > end {
+                    return Err(error);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        for address in [self.source, self.sink, self.other] {
+            self.peer.memory.release(address);
+        }
+        Ok(self.tally)
+    }
+}
+
+/// Failures that faults, limits and cancels explain; anything else ends the run.
+fn expected(error: &Error) -> Result<()> {
+    match error.code() {
+        Code::Timeout
+        | Code::Cancelled
+        | Code::StillRunning
+        | Code::Vendor
+        | Code::Endpoint
+        | Code::Memory
+        | Code::Busy
+        | Code::Socket
+        | Code::TooManyRequests
+        | Code::StaleIncarnation => Ok(()),
+        _ => Err(error.clone()),
+    }
+}
