@@ -58,7 +58,6 @@ unsafe fn optional_note(message: *const NotifyMessage) -> Result<Option<Note>> {
 
 export! {
     /// Queues requests given as arrays.
-    #[expect(clippy::too_many_arguments, reason = "three arrays instead of one array of structs")]
     fn mooncake_transfer_submit_lists(
         engine: Handle,
         batch_id: u64,
@@ -84,7 +83,6 @@ export! {
 
 export! {
     /// Submits requests given as arrays, waits and frees.
-    #[expect(clippy::too_many_arguments, reason = "three arrays instead of one array of structs")]
     fn mooncake_transfer_run_lists(
         engine: Handle,
         segment_id: i32,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -102,6 +104,19 @@ class Peer:
         """Ends the process in good order; its exit code."""
         self.process.stdin.close()
         return self.process.wait(LIMIT_S)
+
+    def stop(self) -> None:
+        """Stops every thread of the process, and waits until it is so."""
+        self.process.send_signal(signal.SIGSTOP)
+        end = time.monotonic() + LIMIT_S
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        while not all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks.glob("*/stat")):
+            assert time.monotonic() < end, "the process does not stop"
+            time.sleep(0.001)
+
+    def go_on(self) -> None:
+        """Ends what stop did."""
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         self.process.kill()

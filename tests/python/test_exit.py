@@ -1,7 +1,5 @@
 """Promise 21 and the interpreter's end: fork, exit with transfers in flight, exit with the log attached."""
 
-import signal
-
 import pytest
 from conftest import clean_environment, run_python
 from test_transfers import START
@@ -44,10 +42,10 @@ def test_exit_with_transfers_in_flight(peers, ending):
     )
     try:
         assert child.stdout.readline() == "ready\n", child.stderr.read()
-        holder.process.send_signal(signal.SIGSTOP)
+        holder.stop()
         _, errors = child.communicate("go\n", timeout=60)
     finally:
-        holder.process.send_signal(signal.SIGCONT)
+        holder.go_on()
         child.kill()
         child.wait()
     assert child.returncode == 0, errors[-3000:]

@@ -1,7 +1,5 @@
 """A call that waits holds no interpreter lock, uses no processor time, and ends at its deadline."""
 
-import signal
-
 from conftest import clean_environment
 from test_transfers import START
 
@@ -33,11 +31,11 @@ def test_a_stopped_peer_costs_the_deadline_and_nothing_else(peers):
     reader.run(START, protocol="tcp", length=LENGTH, seed=-1)
     read = "result = engine.batch_transfer_sync_read(name, [block.address], [remote], [64])"
     assert reader.run(read, name=name, remote=address) == 0
-    holder.process.send_signal(signal.SIGSTOP)
+    holder.stop()
     try:
         outcome = reader.run(WAIT)
     finally:
-        holder.process.send_signal(signal.SIGCONT)
+        holder.go_on()
     assert outcome["code"] == -1
     assert outcome["error"] in ("TIMEOUT", "STILL_RUNNING"), outcome
     assert 4.9 < outcome["seconds"] < 30, outcome
