@@ -21,7 +21,7 @@ PYTHON_VENV := $(TARGET_DIR)/python
 wheel: ## dist/*.whl for this architecture, or WHEEL_ARCHITECTURE=
 	@test -x "$(WHEEL_VENV)/bin/cargo-zigbuild" || { $(PYTHON) -m venv "$(WHEEL_VENV)" && "$(WHEEL_VENV)/bin/pip" install --quiet $(WHEEL_TOOLS); }
 	@if command -v rustup >/dev/null 2>&1; then rustup target add $(WHEEL_TARGET); fi
-	@printf '#!/bin/sh\nexec "%s" -m ziglang cc -target %s "$$@"\n' "$(WHEEL_VENV)/bin/python" "$(WHEEL_ARCHITECTURE)-linux-gnu.$(WHEEL_GLIBC)" > "$(WHEEL_CC)"; chmod +x "$(WHEEL_CC)"
+	@printf '#!/bin/sh\nexec "%s" -m ziglang cc -target %s "$$@" -Wno-unused-command-line-argument\n' "$(WHEEL_VENV)/bin/python" "$(WHEEL_ARCHITECTURE)-linux-gnu.$(WHEEL_GLIBC)" > "$(WHEEL_CC)"; chmod +x "$(WHEEL_CC)"
 	PATH="$(WHEEL_VENV)/bin:$$PATH" $(WHEEL_CROSS) $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(WHEEL_GLIBC) --target-dir "$(WHEEL_DIR)" $(JOBS_FLAG) $(WHEEL_CRATES)
 	$(PYTHON) ffi/python/build_wheel.py --built "$(WHEEL_DIR)/$(WHEEL_TARGET)/release" --output dist --glibc $(WHEEL_GLIBC) --architecture $(WHEEL_ARCHITECTURE)
 
