@@ -71,7 +71,7 @@ impl Withdrawal<'_> {
     ///
     /// # Errors
     /// [`Code::Busy`] when something still is at the deadline.
-    pub(super) fn finish(self, deadline: Deadline) -> Result<()> {
+    pub(super) fn finish(&self, deadline: Deadline) -> Result<()> {
         loop {
             match self.entry.state.compare_exchange(0, SHUT, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
@@ -112,6 +112,7 @@ mod tests {
         let held = closing.hold(range(150, 50)).unwrap();
         let busy = withdrawal.finish(Deadline::after(Duration::from_millis(5))).unwrap_err();
         assert_eq!(busy.code(), Code::Busy);
+        drop(withdrawal);
         assert!(closing.hold(range(150, 50)).is_none(), "the withdrawal is over");
         let withdrawal = closing.begin(range(100, 100));
         drop(held);

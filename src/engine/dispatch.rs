@@ -192,9 +192,16 @@ impl Shared {
             }
         }
         let connection = connected.map_err(|error| error.peer(&segment.name))?;
+        // The peer tells only those it is connected with what it withdraws: what it published before is looked at
+        // again.
+        let descriptor = self.fetch(segment, deadline)?;
+        if descriptor.incarnation() != Some(incarnation) {
+            let text = "another process has taken the peer's name";
+            return Err(Error::new(Code::StaleIncarnation, Stage::Resolve, text).peer(&segment.name));
+        }
         let peer = (target.port != 0).then(|| tcp.peer(&target, deadline)).transpose()?;
         let host = self.same_host(incarnation, &connection, deadline);
-        Ok(Link::Remote(Remote::new(Some((incarnation.clone(), connection)), peer, host, descriptor)))
+        Ok(Link::Remote(Remote::new(Some((incarnation.clone(), connection)), peer, host, &descriptor)))
     }
 
     /// Where a peer's listeners are: on the host that it names, else on the one that it was opened by. A peer that

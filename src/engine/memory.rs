@@ -152,13 +152,18 @@ impl Shared {
     }
 
     fn take_back(&self, address: u64) -> Result<()> {
+        // Before the registry lets go of the range, so that no request falls between the two. Requests of peers
+        // reach host memory only; that of a device is never served.
+        let registered =
+            ByteRange::new(address, 1).ok().and_then(|first| self.registry.find_containing(first));
+        let withdrawal = registered
+            .filter(|region| region.kind() == MemoryKind::Host && region.range().start() == address)
+            .map(|region| self.closing.begin(region.range()));
         let removal = self.registry.begin_remove(address)?;
         let (range, kind) = (removal.region().range(), removal.region().kind());
         let deadline = self.metadata_deadline();
-        // Requests of peers reach host memory only; that of a device is never served.
-        let withdrawal = (kind == MemoryKind::Host).then(|| self.closing.begin(range));
         self.withdraw_at_peers(range, deadline)?;
-        if let Some(withdrawal) = withdrawal {
+        if let Some(withdrawal) = &withdrawal {
             withdrawal.finish(deadline.sooner(Deadline::after(LAST_REQUESTS_LIMIT)))?;
         }
         for engine in process::all() {

@@ -58,11 +58,22 @@ impl Responder for Passive {
 impl Served for Passive {
     fn pin(&self, range: ByteRange) -> Option<Hold> {
         let engine = self.0.upgrade()?;
-        match engine.registry.find_containing(range) {
-            Some(region) if region.kind() != MemoryKind::Host => None,
-            Some(region) => region.pin().map(Hold::Region).or_else(|| engine.hold_closing(range)),
-            None => engine.hold_closing(range),
+        // A withdrawal that is given up opens the region before it stops serving the range, so that who found
+        // neither looks once more.
+        for _ in 0..2 {
+            if let Some(region) = engine.registry.find_containing(range) {
+                if region.kind() != MemoryKind::Host {
+                    return None;
+                }
+                if let Some(pin) = region.pin() {
+                    return Some(Hold::Region(pin));
+                }
+            }
+            if let Some(held) = engine.closing.hold(range) {
+                return Some(Hold::Closing(held));
+            }
         }
+        None
     }
 }
 
@@ -71,8 +82,8 @@ impl Handler for Passive {
         let engine = self.engine()?;
         match message {
             Message::Ping => Ok(Message::Pong),
-            Message::Withdraw { ranges, .. } => {
-                engine.withdraw_remote(&from.peer().incarnation, &ranges)?;
+            Message::Withdraw { ranges, epoch } => {
+                engine.withdraw_remote(&from.peer().incarnation, &ranges, epoch)?;
                 Ok(Message::Withdrawn)
             }
             Message::Prove { challenge } => {
@@ -94,17 +105,12 @@ impl Handler for Passive {
 }
 
 impl Shared {
-    /// Keeps a range that is about to be withdrawn, for a request that was on its way.
-    fn hold_closing(&self, range: ByteRange) -> Option<Hold> {
-        self.closing.hold(range).map(Hold::Closing)
-    }
-
     /// A peer withdraws memory: wait for our transfers to it, then forget it and tell the transport.
-    fn withdraw_remote(&self, incarnation: &Incarnation, ranges: &[(u64, u64)]) -> Result<()> {
+    fn withdraw_remote(&self, incarnation: &Incarnation, ranges: &[(u64, u64)], epoch: u64) -> Result<()> {
         let deadline = self.withdraw_deadline();
         for peer in self.peers_of(incarnation) {
             if let Some(Link::Remote(remote)) = peer.ready() {
-                remote.withdraw(ranges, deadline)?;
+                remote.withdraw(ranges, epoch, deadline)?;
             }
         }
         if let Some(ascend) = self.npu.opened() {

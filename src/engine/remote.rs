@@ -73,6 +73,8 @@ pub(super) struct Remote {
     pub(super) memory: Registry,
     /// Whether memory of devices is among it.
     devices: AtomicBool,
+    /// What the peer has taken back, and the registration epoch until which descriptors may still name it.
+    withdrawn: Mutex<Vec<(ByteRange, u64)>>,
 }
 
 impl Remote {
@@ -91,6 +93,7 @@ impl Remote {
             host,
             memory: Registry::new(),
             devices: AtomicBool::new(false),
+            withdrawn: Mutex::default(),
         };
         remote.refresh(descriptor);
         Arc::new(remote)
@@ -133,7 +136,14 @@ impl Remote {
             let DeviceMemory { address, length_bytes, device } = *range;
             Some((ByteRange::checked(address, length_bytes)?, MemoryKind::Device(device)))
         });
-        let wanted: Vec<(ByteRange, MemoryKind)> = buffers.chain(devices).collect();
+        let mut wanted: Vec<(ByteRange, MemoryKind)> = buffers.chain(devices).collect();
+        // Held to the end, so that a withdrawal finds either nothing of this or all of it.
+        let mut withdrawn = self.withdrawn.lock();
+        if let Some(ours) = &descriptor.ours {
+            // The descriptor may have been on its way when the peer took ranges back.
+            withdrawn.retain(|(_, epoch)| *epoch >= ours.epoch);
+            wanted.retain(|(range, _)| !withdrawn.iter().any(|(gone, _)| gone.overlaps(*range)));
+        }
         let devices = wanted.iter().any(|(_, kind)| kind.device().is_some());
         self.devices.store(devices, Ordering::Release);
         let (_, known) = self.memory.snapshot();
@@ -157,7 +167,9 @@ impl Remote {
     ///
     /// # Errors
     /// [`Code::Busy`] when transfers still do at `deadline`; the range is then still usable.
-    pub(super) fn withdraw(&self, ranges: &[(u64, u64)], deadline: Deadline) -> Result<()> {
+    pub(super) fn withdraw(&self, ranges: &[(u64, u64)], epoch: u64, deadline: Deadline) -> Result<()> {
+        let gone = ranges.iter().filter_map(|&(start, length_bytes)| ByteRange::checked(start, length_bytes));
+        self.withdrawn.lock().extend(gone.map(|range| (range, epoch)));
         for &(start, length_bytes) in ranges {
             loop {
                 match self.memory.remove(start) {

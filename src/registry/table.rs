@@ -117,7 +117,7 @@ impl Registry {
         Resolver { table: self.table.read(), last: None, pinned: Vec::new(), pins: Vec::new() }
     }
 
-    /// Grows with every committed change. Peers that were told an older one may miss ranges, or know too many.
+    /// Grows with every change, and when a removal is given up. Peers that were told an older one may miss ranges, or know too many.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
@@ -274,6 +274,8 @@ impl Drop for Removal<'_> {
     fn drop(&mut self) {
         if !self.committed {
             self.region.open();
+            // A peer that has given the range up must be able to tell a descriptor that has it again from an old one.
+            self.registry.epoch.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
