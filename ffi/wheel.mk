@@ -30,7 +30,7 @@ test-python:
 	@python="$(PYTHON_VENV)/bin/python"; \
 	if ! "$$python" -c 'import pytest' 2>/dev/null; then \
 		$(PYTHON) -m venv "$(PYTHON_VENV)" && "$$python" -m pip install --quiet pytest && \
-			"$$python" -m pip install --quiet numpy mypy || true; \
+			"$$python" -m pip install --quiet numpy mypy cmake || true; \
 	fi; \
 	"$$python" -c 'import pytest' 2>/dev/null || python=$(PYTHON); \
 	if "$$python" -c 'import pytest' 2>/dev/null; then \

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Optional
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -39,6 +41,8 @@ SCRIPTS = (
 ALLOWED_LIBRARIES = re.compile(
     r"lib(c|m|dl|pthread|rt|gcc_s)\.so\.\d+|ld-linux-[\w-]+\.so\.\d+|lib(cann_sim|runtime|acl_rt|hcomm)\.so"
 )
+# The numbers of the processors in an ELF header.
+MACHINES = {"x86_64": 62, "aarch64": 183}
 # The time stamp of every file, so that the same inputs give the same wheel.
 STAMP = (2026, 1, 1, 0, 0, 0)
 
@@ -63,6 +67,13 @@ def newest_glibc(paths: list[Path]) -> tuple[int, int]:
         for major, minor in re.findall(r"GLIBC_(\d+)\.(\d+)", readelf(path, "--version-info")):
             newest = max(newest, (int(major), int(minor)))
     return newest
+
+
+def check_machine(path: Path, architecture: str) -> None:
+    """Refuses a file for another processor: a stub that the host's compiler made, for example."""
+    number = int.from_bytes(path.read_bytes()[18:20], "little")
+    if number != MACHINES[architecture]:
+        raise SystemExit(f"{path.name} is not for {architecture}: its ELF machine is {number}")
 
 
 def check_needed(path: Path) -> None:
@@ -147,6 +158,34 @@ def pack(tree: Path, information: dict[str, str], wheel: Path) -> None:
         archive.writestr(zipfile.ZipInfo(f"{folder}/RECORD", STAMP), "\n".join(record) + "\n")
 
 
+def make(built: Path, output: Path, glibc: Optional[str], architecture: str) -> Path:
+    """Builds the wheel; its path."""
+    with tempfile.TemporaryDirectory() as directory:
+        tree = Path(directory)
+        elves = stage(built, tree, architecture)
+        for path in elves:
+            check_machine(path, architecture)
+            check_needed(path)
+        floor = max(newest_glibc(elves), OLDEST_TAG)
+        if glibc:
+            wanted = tuple(int(part) for part in glibc.split("."))
+            if floor > wanted:
+                found = ".".join(map(str, floor))
+                raise SystemExit(f"a file asks for glibc {found}, allowed is {glibc}: use `make wheel`")
+            floor = (wanted[0], wanted[1])
+        tag = f"manylinux_{floor[0]}_{floor[1]}_{architecture}"
+        output.mkdir(parents=True, exist_ok=True)
+        wheel = output / f"{NAME}-{version()}-py3-none-{tag}.whl"
+        pack(tree, metadata(tag), wheel)
+        return wheel
+
+
+def build_wheel(wheel_directory: str, config_settings: object = None, metadata_directory: Optional[str] = None) -> str:
+    """What pip calls for `pip install ./ffi/python`: packs the release build of the tree (see pyproject.toml)."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return make(target / "release", Path(wheel_directory), None, platform.machine()).name
+
+
 def main() -> int:
     """Builds the wheel and prints its path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,23 +194,7 @@ def main() -> int:
     parser.add_argument("--glibc", help="newest C library that the wheel may ask for, for example 2.28")
     parser.add_argument("--architecture", default=platform.machine())
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        tree = Path(directory)
-        elves = stage(arguments.built, tree, arguments.architecture)
-        for path in elves:
-            check_needed(path)
-        floor = max(newest_glibc(elves), OLDEST_TAG)
-        if arguments.glibc:
-            wanted = tuple(int(part) for part in arguments.glibc.split("."))
-            if floor > wanted:
-                found = ".".join(map(str, floor))
-                raise SystemExit(f"a file asks for glibc {found}, allowed is {arguments.glibc}: use `make wheel`")
-            floor = (wanted[0], wanted[1])
-        tag = f"manylinux_{floor[0]}_{floor[1]}_{arguments.architecture}"
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        wheel = arguments.output / f"{NAME}-{version()}-py3-none-{tag}.whl"
-        pack(tree, metadata(tag), wheel)
-    print(wheel)
+    print(make(arguments.built, arguments.output, arguments.glibc, arguments.architecture))
     return 0
 
 

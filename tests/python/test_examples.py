@@ -20,7 +20,8 @@ def run(*command: str, **variables: str) -> str:
 
 
 def compiler(name: str) -> str:
-    found = shutil.which(name)
+    # The tests' own environment may have it where the machine has not.
+    found = shutil.which(name, path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
     if found is None:
         pytest.skip(f"{name} is not installed")
     return found

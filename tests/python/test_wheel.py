@@ -102,6 +102,15 @@ def test_it_lies_in_the_environment_and_moves_memory(installed):
     assert "131072 bytes" in outcome.stdout and "right" in outcome.stdout
 
 
+def test_pip_builds_it_from_the_source_tree(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "-w", str(tmp_path), str(PACKAGE)]
+    environment = bare_environment()
+    environment["CARGO_TARGET_DIR"] = str(built().parent)
+    outcome = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert [path.name.split("-")[0] for path in tmp_path.glob("*.whl")] == ["mooncake_transfer"]
+
+
 def test_every_python_from_3_9_on(wheel, tmp_path):
     found = {}
     for minor in range(9, 15):
