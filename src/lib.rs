@@ -88,6 +88,48 @@
 //! - Nothing a remote side sends is used as an address, length or count before it is checked.
 //! - The environment is read in [`config`] and nowhere else; an error is an [`error::Error`] and nothing else.
 //! - `unsafe` stands in `memory` and `transport::ascend::raw` only.
+//!
+//! # Bounds
+//!
+//! Nothing grows with what a peer sends or a caller forgets. Each bound is a constant with its reason beside it, or
+//! a variable of [`config::table`] (sessions, notes and batches by number, every time limit). What exceeds one is
+//! refused with [`error::Code::TooManyRequests`], or the oldest of its kind goes; nothing waits without a deadline.
+//!
+//! | what is bounded | where | constant |
+//! |---|---|---|
+//! | batches of an engine | `batch/table.rs` | `MAX_BATCHES` |
+//! | requests of a batch | `batch/record.rs` | `MAX_TASKS_PER_BATCH` |
+//! | registered ranges of an engine | `registry/table.rs` | `MAX_REGIONS` |
+//! | pins of one range | `registry/region.rs` | `MAX_PINS` |
+//! | memory borrowed from other engines of the process | `engine/borrowed.rs` | `MAX_BORROWED` |
+//! | open segments | `segment/table.rs` | `MAX_SEGMENTS` |
+//! | a descriptor that is read | `segment/codec.rs` | `MAX_DESCRIPTOR_BYTES` |
+//! | buffers of a descriptor | `segment/codec.rs` | `MAX_BUFFERS` |
+//! | notes that wait | `notify.rs` | `MAX_WAITING_BYTES` |
+//! | submissions that wait for one peer | `peer/worker.rs` | `QUEUE_CAP` |
+//! | pause after failed attempts at a peer | `peer/state.rs` | `BACK_OFF_CAP` |
+//! | name lookups at a time | `endpoint.rs` | `MAX_LOOKUPS` |
+//! | bytes that handshake clients hold | `handshake/listener.rs` | `MAX_HELD_BYTES` |
+//! | body of a control frame | `control/frame.rs` | `MAX_BODY_BYTES` |
+//! | first frame of a stranger | `control/frame.rs` | `MAX_HELLO_BYTES` |
+//! | strangers at a time | `control/pump.rs` | `MAX_GREETINGS` |
+//! | bytes that control connections hold | `control/pump.rs` | `MAX_HELD_BYTES` |
+//! | bytes queued to one peer | `control/connection.rs` | `MAX_QUEUED_BYTES` |
+//! | questions to one peer without answer | `control/connection.rs` | `MAX_WAITING_REQUESTS` |
+//! | questions of one peer that are served | `control/connection.rs` | `MAX_SERVED_REQUESTS` |
+//! | threads that serve peers | `control/workers.rs` | `MAX_THREADS` |
+//! | control connections | `control/peers.rs` | `MAX_PEERS` |
+//! | bytes of one extent | `plan/extent.rs` | `MAX_EXTENT_BYTES` |
+//! | descriptors of one vendor call | `plan/extent.rs` | `MAX_EXTENTS_PER_CALL` |
+//! | vendor calls in flight on a channel | `transport/ascend/session.rs` | `WINDOW` |
+//! | channels of an engine | `transport/ascend/channels.rs` | `CHANNEL_LIMIT` |
+//! | threads that make or run channels | `transport/ascend/workers.rs` | `WORKER_LIMIT` |
+//! | vendor registrations of a device | `transport/ascend/registration.rs` | `REGION_COUNT_LIMIT` |
+//! | calls that wait for a device's thread | `transport/ascend/device.rs` | `SERVICE_QUEUE_LIMIT` |
+//! | requests in flight on a TCP lane | `transport/tcp/lane.rs` | `MAX_REQUESTS` |
+//! | event loops of the TCP transport | `transport/tcp/reactor.rs` | `MAX_LOOPS` |
+//! | bytes copied between two looks at a stop | `memory/copy.rs` | `MAX_CHUNK_BYTES` |
+//! | failures that the log tells apart | `report.rs` | `MAX_SITES` |
 #![deny(unsafe_code)]
 
 pub mod batch;

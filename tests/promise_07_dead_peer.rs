@@ -2,7 +2,7 @@
 //!
 //! Judged by order, not by a clock: while the transfer to the peer that does not answer is still waiting, whole rounds
 //! of transfers to the seven others end. Tried by taking the mechanism out: with `Shared::dispatch_slowly` called on
-//! the caller's thread instead of the peer's, or with one worker for all peers, the first test fails; with
+//! the caller's thread instead of the peer's the first test fails; with
 //! `PeerState::begin` never failing fast the five transfers to the frozen peer take five connect timeouts.
 
 mod promise;
@@ -65,21 +65,24 @@ impl Eight {
 #[test]
 fn a_peer_that_does_not_answer_delays_nobody_else() {
     let mut eight = Eight::new();
+    let name = eight.others[0].0.name();
+    eight.a.must(&format!("open {name}"));
     // Frozen before it was ever connected: the kernel takes the connection, and nobody answers.
     eight.others[0].0.signal("STOP");
     let words = eight.words(0);
-    // The descriptor has to be fetched from the frozen peer as well.
     let start = Instant::now();
-    let frozen: Vec<_> = (0..5).map(|_| eight.a.begin(&format!("& transfer {words}"))).collect();
+    // Submitted on the thread that everything else is started from, too: accepting waits for no peer.
+    let frozen: Vec<String> = (0..5).map(|_| eight.a.must(&format!("submit {words}"))).collect();
     // The first round makes the channels to all others.
     for _ in 0..10 {
         eight.round();
     }
-    assert!(!eight.a.has_finished(frozen[0]), "ten rounds with the others took longer than the frozen peer");
-    for frozen in frozen {
-        let failure = eight.a.finish(frozen).expect_err("nobody answered");
+    let state = eight.a.must(&format!("status {} 0", frozen[0]));
+    assert_eq!(state, "Waiting 0", "ten rounds with the others took longer than the frozen peer");
+    for batch in frozen {
+        let failure = eight.a.must_fail(&format!("wait {batch} 30000"));
         assert!(matches!(failure.code(), "timeout" | "socket"), "{failure:?}");
-        assert_eq!(failure.text("peer"), eight.others[0].0.name(), "{failure:?}");
+        assert_eq!(failure.text("peer"), name, "{failure:?}");
         assert!(!failure.text("advice").is_empty(), "{failure:?}");
     }
     // One connect timeout for all five: those behind the first fail fast. A busy machine gets some room.
