@@ -173,7 +173,9 @@ impl Shared {
                 return Err(foreign(descriptor));
             }
             let peer = tcp.connect(&target, deadline)?;
-            return Ok(Link::Remote(Remote::new(None, Some(peer), None, descriptor)));
+            let remote = Remote::new(None, Some(peer), None);
+            remote.refresh(descriptor);
+            return Ok(Link::Remote(remote));
         };
         let Ours { incarnation, control_port, .. } = ours;
         if let Some(engine) = process::find(incarnation) {
@@ -192,16 +194,19 @@ impl Shared {
             }
         }
         let connection = connected.map_err(|error| error.peer(&segment.name))?;
-        // The peer tells only those it is connected with what it withdraws: what it published before is looked at
-        // again.
+        let peer = (target.port != 0).then(|| tcp.peer(&target, deadline)).transpose()?;
+        let host = self.same_host(incarnation, &connection, deadline);
+        let remote = Remote::new(Some((incarnation.clone(), connection)), peer, host);
+        // The peer tells only those it is connected with what it withdraws, so what it published before is looked
+        // at again; and from here on this link hears of withdrawals, so that none falls between.
+        self.remotes.lock().push(Arc::downgrade(&remote));
         let descriptor = self.fetch(segment, deadline)?;
         if descriptor.incarnation() != Some(incarnation) {
             let text = "another process has taken the peer's name";
             return Err(Error::new(Code::StaleIncarnation, Stage::Resolve, text).peer(&segment.name));
         }
-        let peer = (target.port != 0).then(|| tcp.peer(&target, deadline)).transpose()?;
-        let host = self.same_host(incarnation, &connection, deadline);
-        Ok(Link::Remote(Remote::new(Some((incarnation.clone(), connection)), peer, host, &descriptor)))
+        remote.refresh(&descriptor);
+        Ok(Link::Remote(remote))
     }
 
     /// Where a peer's listeners are: on the host that it names, else on the one that it was opened by. A peer that

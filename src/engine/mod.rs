@@ -58,7 +58,7 @@ use bounce::Bouncer;
 use closing::Closing;
 use npu::Npu;
 use observed::Observed;
-use remote::Link;
+use remote::{Link, Remote};
 
 /// How long [`Engine::close`] waits for what is in flight before it takes it down.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -136,6 +136,8 @@ pub(crate) struct Shared {
     batches: BatchTable,
     notes: NoteQueue,
     peers: RwLock<HashMap<SegmentId, Arc<Peer<Link>>>>,
+    /// Links to processes of ours, from before they are ready: withdrawals must reach them.
+    remotes: Mutex<Vec<Weak<Remote>>>,
     listener: Mutex<Option<Listener>>,
     control: OnceLock<Control>,
     tcp: OnceLock<Tcp>,
@@ -184,6 +186,7 @@ impl Engine {
             batches: BatchTable::new(MAX_BATCHES),
             notes: NoteQueue::new(config.max_notes),
             peers: RwLock::default(),
+            remotes: Mutex::default(),
             listener: Mutex::new(None),
             control: OnceLock::new(),
             tcp: OnceLock::new(),

@@ -3,9 +3,9 @@
 //!
 //! Holds the engine weakly: the listeners' threads must not keep an engine alive that its owner has dropped.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use super::remote::Link;
+use super::remote::{Link, Remote};
 use super::{Shared, WeakShared};
 use crate::control::{Connection, Handler, Message};
 use crate::deadline::Deadline;
@@ -105,13 +105,19 @@ impl Handler for Passive {
 }
 
 impl Shared {
+    /// The links to a process, those that are being made included.
+    fn remotes_of(&self, incarnation: &Incarnation) -> Vec<Arc<Remote>> {
+        let mut remotes = self.remotes.lock();
+        remotes.retain(|remote| remote.strong_count() > 0);
+        let alive = remotes.iter().filter_map(Weak::upgrade);
+        alive.filter(|remote| remote.incarnation.as_ref() == Some(incarnation)).collect()
+    }
+
     /// A peer withdraws memory: wait for our transfers to it, then forget it and tell the transport.
     fn withdraw_remote(&self, incarnation: &Incarnation, ranges: &[(u64, u64)], epoch: u64) -> Result<()> {
         let deadline = self.withdraw_deadline();
-        for peer in self.peers_of(incarnation) {
-            if let Some(Link::Remote(remote)) = peer.ready() {
-                remote.withdraw(ranges, epoch, deadline)?;
-            }
+        for remote in self.remotes_of(incarnation) {
+            remote.withdraw(ranges, epoch, deadline)?;
         }
         if let Some(ascend) = self.npu.opened() {
             let ranges: Vec<ByteRange> = ranges

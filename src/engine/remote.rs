@@ -78,15 +78,14 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// A peer with the memory that `descriptor` publishes.
+    /// A peer with no memory yet; [`Remote::refresh`] says what it publishes.
     pub(super) fn new(
         process: Option<(Incarnation, Arc<Connection>)>,
         tcp: Option<Arc<TcpPeer>>,
         host: Option<Arc<HostPeer>>,
-        descriptor: &SegmentDescriptor,
     ) -> Arc<Self> {
         let (incarnation, connection) = process.unzip();
-        let remote = Self {
+        Arc::new(Self {
             incarnation,
             connection,
             tcp: Mutex::new(tcp),
@@ -94,9 +93,7 @@ impl Remote {
             memory: Registry::new(),
             devices: AtomicBool::new(false),
             withdrawn: Mutex::default(),
-        };
-        remote.refresh(descriptor);
-        Arc::new(remote)
+        })
     }
 
     /// The peer's data listener; made anew when all connections to it are gone.
