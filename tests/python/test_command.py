@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
+import time
 
-from conftest import LIMIT_S, built, clean_environment, npu_environment
+from conftest import LIMIT_S, built, clean_environment, npu_environment, run_python
 
 NOWHERE = {"ASCEND_HOME_PATH": "/nonexistent", "ASCEND_TOOLKIT_HOME": "/nonexistent"}
 
@@ -115,3 +118,46 @@ def test_bench_hands_its_flags_on():
 def test_wrong_command_line():
     assert mooncake("frobnicate").returncode == 2
     assert mooncake().returncode == 2
+
+
+def test_metadata_server_serves_engines(tmp_path):
+    """Two engines that know each other by name only, with the metadata server between them."""
+    log = tmp_path / "log"
+    # The master's flag takes 0 for its default, which another master may have.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [str(built() / "mooncake"), "metadata-server", "--port", "0", "--", f"--rpc_port={port}", "--metrics_port=0"],
+            env=clean_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        address = None
+        end = time.monotonic() + LIMIT_S
+        while address is None and time.monotonic() < end and server.poll() is None:
+            address = re.search(r"metadata_http=(127\.0\.0\.1:[1-9]\d*)", log.read_text())
+            time.sleep(0.01)
+        assert address is not None, log.read_text()
+        outcome = run_python(OVER_HTTP, None, address.group(1))
+        assert outcome.returncode == 0, outcome.stderr
+    finally:
+        server.terminate()
+        assert server.wait(LIMIT_S) == 0, log.read_text()
+
+
+OVER_HTTP = """
+import ctypes, sys
+from mooncake.engine import TransferEngine, last_error
+holder, reader = TransferEngine(), TransferEngine()
+server = sys.argv[1] + "/metadata"
+assert holder.initialize("127.0.0.1:17701", "http://" + server, "tcp", "") == 0, last_error()
+assert reader.initialize_ext("127.0.0.1:17702", server, "tcp", "", "http") == 0, last_error()
+block, copy = ctypes.create_string_buffer(b"x" * 4096, 4096), ctypes.create_string_buffer(4096)
+assert holder.register_memory(ctypes.addressof(block), 4096) == 0
+assert reader.register_memory(ctypes.addressof(copy), 4096) == 0
+assert reader.transfer_sync_read("127.0.0.1:17701", ctypes.addressof(copy), ctypes.addressof(block), 4096) == 0
+assert copy.raw == block.raw
+"""
