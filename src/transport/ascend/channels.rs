@@ -294,10 +294,7 @@ impl Channels {
     ) {
         match make(self, slot, opening) {
             Ok(None) => {}
-            Err(error) if super::opening::is_curable(&error) && self.reopen(slot, opening) => {
-                log::debug!("{error}; again with another port");
-            }
-            Err(error) => self.opening_failed(slot, opening, &error),
+            Err(error) => self.give_up(slot, opening, &error),
             Ok(Some((channel, session))) => {
                 if !self.opened(slot, opening, &channel) {
                     drop(session);
@@ -360,6 +357,16 @@ impl Channels {
         }
         self.make_room(slot.key());
         true
+    }
+
+    /// An opening has failed on this side: it begins once more with another port if that may help, else what waited
+    /// for it has failed. Nothing happens when it is not the slot's any more, so that saying it twice is harmless.
+    pub fn give_up(self: &Arc<Self>, slot: &Arc<Slot>, opening: &Arc<Opening>, error: &Error) {
+        if super::opening::is_curable(error) && self.reopen(slot, opening) {
+            log::debug!("{error}; again with another port");
+        } else {
+            self.opening_failed(slot, opening, error);
+        }
     }
 
     /// An opening has failed, and with it what waited for it.

@@ -5,7 +5,8 @@
 //! the vendor's prepare, which is bounded by the connect timeout.
 //!
 //! Invariants: nothing here runs on a thread of the caller or of the control connection except
-//! [`Terms::check`] and [`Terms::answer`], which call no peer; whoever fails after an agreement tells the other.
+//! [`Terms::check`] and [`Terms::answer`], which call no peer; whoever fails after an agreement tells the other, and
+//! has given the opening up before it does: what the other side says to that must not find it still at hand.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -31,7 +32,7 @@ use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
 
-/// What a reason starts with when another attempt with another port may work.
+/// What a reason starts with when another attempt may work: with another port, or because only this one was overtaken.
 pub const AGAIN: &str = "again: ";
 
 /// Attempts with another port of the device, after the first.
@@ -263,7 +264,7 @@ fn exchange(
                 // The other side's offer was taken while this one was on its way.
                 let taken_back = Message::ChannelFailed {
                     channel: offer.channel,
-                    reason: "the other side's offer for the same devices went first".to_owned(),
+                    reason: format!("{AGAIN}the other side's offer for the same devices went first"),
                 };
                 connection.send(taken_back)?;
                 return Ok(None);
@@ -338,14 +339,20 @@ fn connect(
         let channel = Channel::new(agreement.name, link, reach, unfit, Arc::clone(connection));
         Ok((channel, session))
     })();
-    let message = match &made {
-        Ok(_) => Message::ChannelReady { channel: agreed.name },
-        Err(error) => Message::ChannelFailed { channel: agreed.name, reason: reason(error) },
+    let (made, message) = match made {
+        Ok(made) => (Ok(made), Message::ChannelReady { channel: agreed.name }),
+        Err(error) => {
+            let overtaken = opening.stopped().is_none() && !slot.is_current(opening);
+            let message = Message::ChannelFailed { channel: agreed.name, reason: reason(&error, overtaken) };
+            let error = error.peer(peer).device(device.id());
+            channels.give_up(slot, opening, &error);
+            (Err(error), message)
+        }
     };
     if let Err(error) = connection.send(message) {
         log::debug!("{error}");
     }
-    made.map_err(|error: Error| error.peer(peer).device(device.id()))
+    made
 }
 
 /// Whether another port of the device may cure a failure.
@@ -358,9 +365,9 @@ pub fn is_curable(error: &Error) -> bool {
         .is_some_and(|vendor| vendor.function == "HcclCommPrepare" && vendor.code == PREPARE_NETWORK)
 }
 
-/// A failure in words for the peer, marked when another port may cure it.
-fn reason(error: &Error) -> String {
-    format!("{}{error}", if is_curable(error) { AGAIN } else { "" })
+/// A failure in words for the peer, marked when another attempt may work.
+fn reason(error: &Error, overtaken: bool) -> String {
+    format!("{}{error}", if overtaken || is_curable(error) { AGAIN } else { "" })
 }
 
 /// A peer's offer that is acceptable as such.
@@ -488,6 +495,13 @@ mod tests {
         assert!(longest.ends_with("ffffffff"), "{longest} was cut");
         assert_ne!(name(&key, (1, 0), 2), name(&key, (1, 0), 4));
         assert_ne!(name(&key, (1, 0), 2), name(&key, (2, 0), 2));
+    }
+
+    #[test]
+    fn only_what_another_attempt_may_cure_asks_for_one() {
+        let error = Error::new(Code::Cancelled, Stage::Connect, "a newer offer took its place");
+        assert!(reason(&error, true).starts_with(AGAIN));
+        assert!(!reason(&error, false).starts_with(AGAIN));
     }
 
     #[test]
