@@ -50,6 +50,7 @@ pub struct Communicator {
     pub size: u32,
     table: RankTable,
     table_text: String,
+    quality_is_valid: bool,
     bound: Mutex<Vec<Arc<Region>>>,
     preparing: Mutex<()>,
     prepared: Mutex<Option<Links>>,
@@ -102,8 +103,9 @@ pub fn current_device() -> Outcome<&'static Device> {
     Ok(context::current().map_err(|fail| fail.with_code(hccl::E_RUNTIME))?.device)
 }
 
-/// `HcclCommInitClusterInfoMemConfig`.
-pub fn create(table_text: &str, rank: u32, name: &str) -> Outcome<usize> {
+/// `HcclCommInitClusterInfoMemConfig`. Whether traffic class and service level are valid counts only when the
+/// communicator connects (facts 2.2).
+pub fn create(table_text: &str, rank: u32, name: &str, quality_is_valid: bool) -> Outcome<usize> {
     let settings = settings();
     if let Err(text) = &settings.connect_timeout_seconds {
         return Err(Fail::new(
@@ -143,6 +145,7 @@ pub fn create(table_text: &str, rank: u32, name: &str) -> Outcome<usize> {
         size,
         table,
         table_text: table_text.to_owned(),
+        quality_is_valid,
         bound: Mutex::default(),
         preparing: Mutex::new(()),
         prepared: Mutex::new(None),
@@ -214,6 +217,12 @@ impl Communicator {
         let _preparing = self.preparing.lock();
         if self.prepared.lock().is_some() {
             return Ok(());
+        }
+        if !self.quality_is_valid {
+            return Err(Fail::new(
+                hccl::E_PARA,
+                "the traffic class is above 255 or the service level above 7",
+            ));
         }
         let count = usize::try_from(self.size).unwrap_or(usize::MAX).saturating_sub(1);
         let buffers = LinkBuffers::take(self.device, count);
@@ -375,6 +384,11 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
+        // A preparation or exchange that came to its end after the communicator was destroyed.
+        if let Some(links) = self.prepared.lock().take() {
+            self.device.heap.discharge(LINK_BYTES * links.iter().flatten().count());
+        }
+        self.descriptions.end(self.device);
         for region in self.bound.lock().drain(..) {
             region::unbind(&region);
         }

@@ -21,6 +21,7 @@ use crate::communicator::{self, Communicator, LINK_BYTES, LinkBuffers};
 use crate::device::Device;
 use crate::fd_channel;
 use crate::link::{self, Line, Link, Reachable};
+use crate::rank_table::LinkKind;
 use crate::region::{Region, RegionKind};
 use crate::rendezvous::{Meeting, Offer};
 use crate::status::{Fail, Outcome, hccl};
@@ -204,11 +205,8 @@ impl Communicator {
         };
         let kinds: Vec<u64> = regions
             .iter()
-            .filter(|region| {
-                offer.regions.iter().any(|offered| {
-                    (offered.start, offered.length) == (word(region.start), word(region.length))
-                })
-            })
+            // What `make_offer` offers: HCCS takes no host memory.
+            .filter(|region| kind == LinkKind::Roce || region.kind == RegionKind::Device)
             .map(|region| number_of(region.kind))
             .collect();
         let failed = |error: std::io::Error| self.meeting_failed(&error);

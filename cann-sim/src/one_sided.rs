@@ -15,15 +15,13 @@ use crate::cost;
 use crate::fault::{self, Course, LinkState};
 use crate::link::{Link, Peer, Reach};
 use crate::rank_table::LinkKind;
+use crate::settings::settings;
 use crate::status::{Fail, Outcome, acl, hccl};
 use crate::stream::{STREAMS, Stream};
 use crate::task::{Task, Work};
 
 /// Descriptors one call takes.
 pub const DESCRIPTOR_LIMIT: usize = 256;
-
-/// `HCCL_EXEC_TIMEOUT`: how long a task on a RoCE link waits for a peer that does not answer.
-const EXECUTION_TIMEOUT: Duration = Duration::from_secs(1836);
 
 /// What passes a slowed link between two looks at the clock.
 const SLOW_PART_BYTES: usize = 64 << 10;
@@ -235,7 +233,8 @@ impl Piece {
 
 /// A RoCE link without a partner: the stream waits for its notify until it is aborted or the execution times out.
 fn unanswered(stream: &Stream) -> Outcome {
-    if stream.hang(Instant::now().checked_add(EXECUTION_TIMEOUT)) {
+    let limit = Duration::from_secs(settings().execution_timeout_seconds);
+    if stream.hang(Instant::now().checked_add(limit)) {
         return Ok(());
     }
     Err(Fail::new(acl::SUSPECT_REMOTE_ERROR, "the peer did not answer within the execution timeout"))

@@ -264,6 +264,44 @@ mod tests {
     }
 
     #[test]
+    fn broken_super_pods_are_refused() {
+        let settings = settings(&[("CANN_SIM_SOC", "Ascend910_9392")]);
+        let pods =
+            r#""super_pod_list":[{"super_pod_id":"0","server_list":[{"server_id":"a"},{"server_id":"b"}]}]"#;
+        for (part, why) in [
+            (r#""unknown":[]"#, "super_pod_list is missing"),
+            (r#""super_pod_list":[]"#, "at least one item"),
+            (
+                r#""super_pod_list":[{"super_pod_id":"","server_list":[{"server_id":"a"}]}]"#,
+                "missing or empty",
+            ),
+            (
+                r#""super_pod_list":[{"super_pod_id":"0","server_list":[{"server_id":"c"}]}]"#,
+                "unknown server c",
+            ),
+            (
+                r#""super_pod_list":[{"super_pod_id":"0","server_list":[{"server_id":"a"}]}]"#,
+                "in no super pod",
+            ),
+            (
+                r#""super_pod_list":[{"super_pod_id":"0","server_list":[{"server_id":"a"}]},
+                    {"super_pod_id":"0","server_list":[{"server_id":"b"}]}]"#,
+                "appears twice",
+            ),
+            (
+                r#""super_pod_list":[{"super_pod_id":"0","server_list":[{"server_id":"a"}]},
+                    {"super_pod_id":"1","server_list":[{"server_id":"b"}]}]"#,
+                "has no device_ip",
+            ),
+        ] {
+            let text = POD.replace(pods, part);
+            assert_ne!(text, POD);
+            let fail = parse(&text, &settings).unwrap_err();
+            assert!(fail.code == hccl::E_PARA && fail.text.contains(why), "{text}: {}", fail.text);
+        }
+    }
+
+    #[test]
     fn broken_tables_are_refused() {
         let settings = settings(&[]);
         for (from, to) in [

@@ -1,6 +1,7 @@
 //! The `CANN_SIM_*` environment variables: one table, read once per process.
 //!
-//! The vendor's own variables (`ASCEND_RT_VISIBLE_DEVICES`, `HCCL_INTRA_ROCE_ENABLE`, `HCCL_CONNECT_TIMEOUT`) are
+//! The vendor's own variables (`ASCEND_RT_VISIBLE_DEVICES`, `HCCL_INTRA_ROCE_ENABLE`, `HCCL_CONNECT_TIMEOUT`,
+//! `HCCL_EXEC_TIMEOUT`) are
 //! read here too, once, as CANN reads them. A `CANN_SIM_*` variable that the table does not have is reported once
 //! on the standard error output: a misspelt setting must not pass as the default.
 
@@ -141,6 +142,9 @@ pub struct Settings {
     pub intra_roce: bool,
     /// `HCCL_CONNECT_TIMEOUT` in seconds, or the refused text.
     pub connect_timeout_seconds: Result<u64, String>,
+    /// `HCCL_EXEC_TIMEOUT`: how long a task on a RoCE link waits for a peer that does not answer (facts 2.4,
+    /// point 5).
+    pub execution_timeout_seconds: u64,
     /// Addresses of the network cards, where an `hccn.conf` is given.
     pub card_addresses: Option<card::Addresses>,
     /// Scripted faults, unparsed.
@@ -302,6 +306,11 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
         super_pod_id,
         intra_roce: text("HCCL_INTRA_ROCE_ENABLE").is_some_and(|word| word.parse::<i64>() != Ok(0)),
         connect_timeout_seconds,
+        // What the vendor does with other words and with 0 is not known: they are no timeout of their own here.
+        execution_timeout_seconds: text("HCCL_EXEC_TIMEOUT")
+            .and_then(|word| word.parse().ok())
+            .filter(|seconds| *seconds > 0)
+            .unwrap_or(1836),
         // A file that is not there names no address.
         card_addresses: text("CANN_SIM_HCCN_CONF")
             .map(|path| card::parse(&std::fs::read_to_string(path).unwrap_or_default())),

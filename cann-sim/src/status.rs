@@ -173,14 +173,17 @@ thread_local! {
     static PENDING: RefCell<Pending> = RefCell::default();
 }
 
-/// Keeps the text of a failed call for this thread.
+/// Keeps the text of a failed call for this thread, and its number if it is one of the runtime's: the numbers of
+/// HCCL are none that `aclrtGetLastError` knows.
 pub fn remember(function: &str, fail: &Fail) {
     let text = format!("EZ9999: {function} failed with {}: {}", fail.code, fail.text).replace('\0', " ");
     // A thread that is ending has no pending text any more; nobody can ask for it.
     let _ = PENDING.try_with(|pending| {
         if let Ok(mut pending) = pending.try_borrow_mut() {
             pending.text = CString::new(text).ok();
-            pending.code = fail.code;
+            if !function.starts_with("Hccl") {
+                pending.code = fail.code;
+            }
         }
     });
 }

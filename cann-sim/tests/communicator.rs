@@ -7,6 +7,8 @@ cases! { "communicator.c":
     registration,
     /// Facts 2.2 and 2.4, point 1.
     initialisation,
+    /// Facts 2.2.
+    traffic_class_counts_when_it_connects,
     /// Facts 2.4, point 4 (bounds of the variable).
     connect_timeout_is_checked ("HCCL_CONNECT_TIMEOUT" = "60"),
     /// Facts 2.4, point 5.
@@ -23,6 +25,8 @@ cases! { "communicator.c":
     a_dead_peer_fails_hccs_tasks,
     /// Facts 7.1 and 8.5, peer death on RoCE.
     a_dead_peer_hangs_roce_tasks,
+    /// Facts 2.4, point 5 (the notify's timeout) and 8.5.
+    a_roce_task_fails_after_the_execution_timeout ("HCCL_EXEC_TIMEOUT" = "1"),
     /// A killed process leaves nothing that stops the next one.
     a_killed_process_can_come_back,
     /// Many communicators; what they take they give back.

@@ -29,12 +29,13 @@ pub fn resolve(handle: *mut c_void) -> Outcome<Arc<Communicator>> {
     communicator::resolve(handle as usize)
 }
 
-/// The name in a config; newer and older configs than our own are accepted, fields count from their version on.
+/// The name in a config, and whether its traffic class and service level are valid; newer and older configs
+/// than our own are accepted, fields count from their version on.
 ///
 /// # Safety
 ///
 /// `config` is good for reading as many bytes as its first field says.
-unsafe fn read_name(config: *const CommunicatorConfig) -> Outcome<String> {
+unsafe fn read_config(config: *const CommunicatorConfig) -> Outcome<(String, bool)> {
     // SAFETY: every config begins with its size; alignment is not relied on.
     let size = unsafe { config.cast::<u64>().read_unaligned() };
     let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -58,21 +59,15 @@ unsafe fn read_name(config: *const CommunicatorConfig) -> Outcome<String> {
         ));
     }
     if copy.version < 2 {
-        return Ok(String::new());
+        return Ok((String::new(), true));
     }
-    if copy.version >= 5 && size >= CONFIG_BYTES {
-        let unset = u32::MAX;
-        if (copy.traffic_class > 255 && copy.traffic_class != unset)
-            || (copy.service_level > 7 && copy.service_level != unset)
-        {
-            return Err(Fail::new(
-                hccl::E_PARA,
-                "the traffic class is above 255 or the service level above 7",
-            ));
-        }
-    }
+    let is_valid = |value: u32, most: u32| value <= most || value == u32::MAX;
+    let has_quality = copy.version >= 5 && size >= CONFIG_BYTES;
+    let quality_is_valid =
+        !has_quality || (is_valid(copy.traffic_class, 255) && is_valid(copy.service_level, 7));
     let end = copy.name.iter().position(|byte| *byte == 0).unwrap_or(copy.name.len());
-    Ok(String::from_utf8_lossy(copy.name.get(..end).unwrap_or_default()).into_owned())
+    let name = String::from_utf8_lossy(copy.name.get(..end).unwrap_or_default()).into_owned();
+    Ok((name, quality_is_valid))
 }
 
 fn batch(
@@ -107,9 +102,10 @@ export! {
     ) {
         require(!table.is_null() && !config.is_null(), "the rank table or the config is NULL")?;
         // SAFETY: one output, a NUL-terminated text and a config by the prototype.
-        let (out, table, name) = unsafe { (hccl_out(handle)?, CStr::from_ptr(table), read_name(config)?) };
+        let (out, table, (name, quality_is_valid)) =
+            unsafe { (hccl_out(handle)?, CStr::from_ptr(table), read_config(config)?) };
         let table = table.to_str().map_err(|_| Fail::new(hccl::E_PARA, "the rank table is not UTF-8"))?;
-        out.set(to_pointer(communicator::create(table, rank, &name)?));
+        out.set(to_pointer(communicator::create(table, rank, &name, quality_is_valid)?));
         Ok(())
     }
 

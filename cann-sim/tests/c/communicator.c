@@ -108,6 +108,19 @@ static void initialisation(void) {
     TRUE(strstr(HcclGetErrorString(9), "TIMEOUT") != NULL);
 }
 
+static void traffic_class_counts_when_it_connects(void) {
+    OK(aclrtSetDevice(0));
+    for (int part = 0; part < 2; part++) {
+        HcclCommConfig config = config_named("quality");
+        HcclComm comm = NULL;
+        if (part == 0) config.trafficClass = 256;
+        else config.serviceLevel = 8;
+        OK(HcclCommInitClusterInfoMemConfig(near_table(0, 1), 0, &config, &comm));
+        EXPECT(HcclCommPrepare(comm, &mesh, 20), 1);
+        OK(HcclCommDestroy(comm));
+    }
+}
+
 static void connect_timeout_is_checked(void) { /* HCCL_CONNECT_TIMEOUT=60 */
     OK(aclrtSetDevice(0));
     EXPECT(init(near_table(0, 1), 0, "x"), 1);
@@ -364,6 +377,18 @@ static void a_dead_peer_hangs_roce_tasks(void) {
     OK(aclrtSynchronizeStream(stream));
 }
 
+static void a_roce_task_fails_after_the_execution_timeout(void) { /* HCCL_EXEC_TIMEOUT=1 */
+    HcclComm comm = NULL;
+    void *mine = NULL, *theirs = NULL;
+    aclrtStream stream = NULL;
+    pid_t child = peer(1, &comm, &mine, &theirs);
+    OK(aclrtCreateStream(&stream));
+    HcclOneSideOpDesc desc = {mine, theirs, 4096, UINT8};
+    bury(child);
+    OK(HcclBatchPut(comm, 1, &desc, 1, stream));
+    EXPECT(aclrtSynchronizeStreamWithTimeout(stream, 20000), 507057);
+}
+
 static void a_killed_process_can_come_back(void) {
     for (int round = 0; round < 3; round++) {
         HcclComm comm = NULL;
@@ -417,4 +442,5 @@ static void a_thousand_communicators(void) {
 MAIN(CASE(registration), CASE(initialisation), CASE(connect_timeout_is_checked), CASE(calls_are_checked_in_order),
      CASE(an_error_leaves_the_descriptors_before_it), CASE(hccs_wants_huge_aligned_device_memory),
      CASE(prepare_times_out), CASE(other_names_do_not_meet), CASE(a_dead_peer_fails_hccs_tasks),
-     CASE(a_dead_peer_hangs_roce_tasks), CASE(a_killed_process_can_come_back), CASE(a_thousand_communicators))
+     CASE(a_dead_peer_hangs_roce_tasks), CASE(a_killed_process_can_come_back), CASE(a_thousand_communicators),
+     CASE(traffic_class_counts_when_it_connects), CASE(a_roce_task_fails_after_the_execution_timeout))

@@ -55,6 +55,7 @@ pub fn command(source: &str, case: &str) -> Command {
         "ASCEND_RT_VISIBLE_DEVICES",
         "HCCL_INTRA_ROCE_ENABLE",
         "HCCL_CONNECT_TIMEOUT",
+        "HCCL_EXEC_TIMEOUT",
         "HCCL_NPU_SOCKET_PORT_RANGE",
     ] {
         command.env_remove(name);
