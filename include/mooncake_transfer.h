@@ -14,14 +14,16 @@
  *     library belong to it; nobody frees them. Those of an error record live until the same thread asks for
  *     the next record, or ends.
  *  4. Every call that can block has a deadline: timeout_ms, where MOONCAKE_TRANSFER_DEFAULT_TIMEOUT stands for
- *     MC_TRANSFER_TIMEOUT, 0 for "look, do not wait", and larger values than 30 days are 30 days.
+ *     MC_TRANSFER_TIMEOUT, 0 for "look, do not wait", and larger values than 30 days are 30 days. Transfers get
+ *     one nanosecond a byte on top. Calls without timeout_ms have the limits of transfer_engine_c.h.
  *  5. Any thread may call anything. Closing an engine while others call is safe: they get STALE_HANDLE.
  *  6. Handles and batch ids are tickets with a generation. One that is NULL, closed, of another engine or from
  *     before a fork gives an error, never undefined behaviour.
  *  7. A callback runs on a thread of the library or of the caller, may block only briefly, and may not call
  *     the library.
- *  8. When a call answers anything but STILL_RUNNING, nothing it started touches your memory any more. With
- *     STILL_RUNNING you keep the batch id: the memory belongs to the transfer until a later wait ends it.
+ *  8. When a call that submits and waits (mooncake_transfer_run, _run_lists) answers anything but STILL_RUNNING,
+ *     nothing it started touches your memory any more; what a submit started is quiet when its tasks are finished.
+ *     With STILL_RUNNING you keep the batch id: the memory belongs to the transfer until a later wait ends it.
  */
 #ifndef MOONCAKE_TRANSFER_H
 #define MOONCAKE_TRANSFER_H
@@ -60,7 +62,7 @@ enum mooncake_transfer_code {
     MOONCAKE_TRANSFER_MEMORY = -302,
     MOONCAKE_TRANSFER_NOT_IMPLEMENTED = -303,
     MOONCAKE_TRANSFER_NOT_SUPPORTED_TRANSPORT = -1001,
-    /** The deadline passed; what was started is quiet again. */
+    /** The deadline passed; what was started is quiet again. Of mooncake_transfer_wait: only the wait is over. */
     MOONCAKE_TRANSFER_TIMEOUT = -1002,
     /** mooncake_transfer_cancel; what was started is quiet again. */
     MOONCAKE_TRANSFER_CANCELLED = -1003,
@@ -128,7 +130,7 @@ struct mooncake_transfer_options {
     const char *metadata;   /* as createTransferEngine's metadata_conn_string */
     const char *local_name; /* as createTransferEngine's local_server_name */
     int32_t device;         /* the id aclrtSetDevice takes, or MOONCAKE_TRANSFER_ANY_DEVICE */
-    int32_t auto_discover;  /* non-zero: look for devices and install what fits */
+    int32_t auto_discover;  /* non-zero: read the machine's memory nodes into the topology */
 };
 
 /** Levels of the log; MC_LOG_LEVEL sets the first one. */

@@ -11,8 +11,9 @@
  *    mooncake_transfer.h).
  *  - Texts and arrays are copied before the call returns; they may be freed right away.
  *  - Any thread may call any function. Calls on one batch may also run side by side.
- *  - Every call that talks to a peer is bounded by MC_HANDSHAKE_CONNECT_TIMEOUT, every transfer by
- *    MC_TRANSFER_TIMEOUT.
+ *  - Every exchange with a peer or the metadata service is bounded by MC_HANDSHAKE_CONNECT_TIMEOUT (a call over a
+ *    list, such as syncSegmentCache, by that for each of it), every transfer by MC_TRANSFER_TIMEOUT plus one
+ *    nanosecond a byte.
  *
  * Two numberings of failures exist, and each function uses one of them:
  *
@@ -127,10 +128,12 @@ typedef struct segment_desc segment_desc_t;
 /**
  * Makes an engine and starts its listeners.
  *
- * metadata_conn_string: "P2PHANDSHAKE". local_server_name: "host", "host:port", "[v6]:port" or
- * "host:port:npu_N" (N a physical device id); with P2PHANDSHAKE the port is chosen by the engine, see
- * getLocalIpAndPort. ip_or_host_name and rpc_port are accepted and ignored (ip_or_host_name may be NULL).
- * auto_discover non-zero: look for devices and install what fits.
+ * metadata_conn_string: "P2PHANDSHAKE", "http://host:port/metadata" or "etcd://host:port". local_server_name: "host",
+ * "host:port", "[v6]:port" or "host:port:npu_N" (N a physical device id), with a metadata service any text; with
+ * P2PHANDSHAKE the port is chosen by the engine, see getLocalIpAndPort. ip_or_host_name and rpc_port are
+ * accepted and ignored (ip_or_host_name may be NULL).
+ * auto_discover non-zero: read the machine's memory nodes into the topology. NPUs are opened on first use either
+ * way.
  *
  * Returns NULL on failure.
  */
@@ -153,8 +156,8 @@ int getLocalIpAndPort(transfer_engine_t engine, char *buf_out, size_t buf_len);
 /* ---- transports --------------------------------------------------------------------------------------- */
 
 /**
- * Installs a transport by name: "ascend". args may be NULL; otherwise args[0], unless NULL, is a priority
- * matrix as JSON text. Installing what is installed returns the same handle.
+ * Installs a transport by name: "ascend", or "tcp", which is always there. args may be NULL; otherwise
+ * args[0], unless NULL, is a priority matrix as JSON text. Installing what is installed returns the same handle.
  * Returns NULL for a name that is unknown or not offered, and for a matrix that does not parse.
  */
 transport_t installTransport(transfer_engine_t engine, const char *proto, void **args);
@@ -211,8 +214,8 @@ batch_id_t allocateBatchID(transfer_engine_t engine, size_t batch_size);
 
 /**
  * Queues requests; task ids go on counting over the submits of a batch. Returns a status code: 0, 1 for an
- * unknown target or batch, 2 over capacity, 8 when no transport serves the target. On failure nothing was
- * queued. What goes wrong later shows in getTransferStatus.
+ * unknown target or batch, 2 over capacity, 8 when the target publishes a protocol that is not spoken here. On
+ * failure nothing was queued. What goes wrong later shows in getTransferStatus.
  */
 int submitTransfer(transfer_engine_t engine, batch_id_t batch_id, struct transfer_request *entries, size_t count);
 
@@ -227,7 +230,7 @@ int submitTransferWithNotify(transfer_engine_t engine, batch_id_t batch_id, stru
 int getTransferStatus(transfer_engine_t engine, batch_id_t batch_id, size_t task_id,
                       struct transfer_status *status);
 
-/** Ends a batch. 4 while a task was not seen finished by getTransferStatus; afterwards the id is dead. */
+/** Ends a batch. 4 while a task was not seen finished, by getTransferStatus or a wait; afterwards the id is dead. */
 int freeBatchID(transfer_engine_t engine, batch_id_t batch_id);
 
 /* ---- notifications ------------------------------------------------------------------------------------ */

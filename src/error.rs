@@ -340,20 +340,20 @@ thread_local! {
     static LAST: RefCell<Option<Error>> = const { RefCell::new(None) };
 }
 
-/// Keeps `error` as the calling thread's last error.
+/// Keeps `error` as the calling thread's last error. A thread whose destructors run keeps none any more.
 pub fn set_last(error: Error) {
-    LAST.with(|slot| *slot.borrow_mut() = Some(error));
+    let _ending = LAST.try_with(|slot| *slot.borrow_mut() = Some(error));
 }
 
 /// The calling thread's last error, if a call failed on it since [`clear_last`].
 #[must_use]
 pub fn last() -> Option<Error> {
-    LAST.with(|slot| slot.borrow().clone())
+    LAST.try_with(|slot| slot.borrow().clone()).ok().flatten()
 }
 
 /// Forgets the calling thread's last error.
 pub fn clear_last() {
-    LAST.with(|slot| *slot.borrow_mut() = None);
+    let _ending = LAST.try_with(|slot| *slot.borrow_mut() = None);
 }
 
 #[cfg(test)]

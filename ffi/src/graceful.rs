@@ -91,9 +91,15 @@ fn system(function: &str) -> Error {
 extern "C" fn on_signal(signal: c_int) {
     if OWNER.load(Ordering::Acquire) == std::process::id() {
         let byte = u8::try_from(signal).unwrap_or(u8::MAX);
+        // SAFETY: the calling thread's errno, which what was interrupted may be about to read.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: as above.
+        let kept = unsafe { errno.read() };
         // SAFETY: write is async-signal-safe and reads one byte of ours. A full pipe means that one is on its
         // way.
         unsafe { libc::write(PIPE.load(Ordering::Acquire), (&raw const byte).cast(), 1) };
+        // SAFETY: as above.
+        unsafe { errno.write(kept) };
     } else {
         // SAFETY: both are async-signal-safe.
         unsafe {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Shared;
 use super::remote::Remote;
+use super::{CLOSE_GRACE, Shared};
 use crate::batch::{Batch, Stop, Submission, Waited};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
@@ -23,7 +23,7 @@ use crate::transport::{Job, Request};
 
 /// How often a wait looks whether the caller has cancelled.
 const SLICE: Duration = Duration::from_millis(20);
-/// Time for the vendor to give or take pinned memory.
+/// Time for the vendor to give pinned memory.
 const PINNING_LIMIT: Duration = Duration::from_secs(10);
 
 /// A piece of pinned host memory, and the device whose context it was made in.
@@ -51,8 +51,12 @@ impl Bouncer {
     pub(super) fn shutdown(&self, deadline: Deadline) -> Result<()> {
         self.copier.stop();
         let stopped = self.copier.wait_stopped(deadline);
-        for slot in std::mem::take(&mut *self.free.lock()) {
-            if let Err(error) = with_device(slot.device, move |runtime| runtime.free_host(slot.address)) {
+        let pinned = std::mem::take(&mut *self.free.lock());
+        // One limit for all of them: a device that hangs must not hold up the end once a slot.
+        let until = Deadline::after(CLOSE_GRACE);
+        for slot in pinned {
+            let freed = with_device(slot.device, until, move |runtime| runtime.free_host(slot.address));
+            if let Err(error) = freed {
                 log::debug!("pinned memory is left to the end of the process: {error}");
             }
         }
@@ -66,7 +70,8 @@ impl Bouncer {
                 return Ok(free.swap_remove(index));
             }
         }
-        let address = with_device(device, |runtime| runtime.allocate_host(PIECE_BYTES))?;
+        let limit = Deadline::after(PINNING_LIMIT);
+        let address = with_device(device, limit, |runtime| runtime.allocate_host(PIECE_BYTES))?;
         Ok(Slot { device, address })
     }
 
@@ -78,13 +83,14 @@ impl Bouncer {
 /// Runs something with the device's context bound.
 fn with_device<T: Send + 'static>(
     device: i32,
+    deadline: Deadline,
     work: impl FnOnce(&Runtime) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let runtime = Runtime::loaded().ok_or_else(|| {
         Error::new(Code::LibraryUnavailable, Stage::Load, "NPU memory, and no CANN in this process")
     })?;
     let opened = Device::open(&runtime, device)?;
-    opened.run(Deadline::after(PINNING_LIMIT), move || work(&runtime))
+    opened.run(deadline, move || work(&runtime))
 }
 
 /// The two steps of a piece.

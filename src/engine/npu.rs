@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cann_sys::LoadOptions;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::Shared;
 use crate::config::Config;
@@ -13,17 +13,24 @@ use crate::transport::ascend::{Ascend, Runtime, rank};
 
 /// The ascend transport of one engine: unopened, opened, or the reason why it cannot be.
 #[derive(Default)]
-pub(super) struct Npu(Mutex<Option<Result<Arc<Ascend>>>>);
+pub(super) struct Npu {
+    /// Held while the vendor opens, so that it is asked once and a close waits for it. Taken before `opened`.
+    opening: Mutex<Option<Result<Arc<Ascend>>>>,
+    /// What was opened; never held across a call, so that host memory does not wait for a vendor that opens.
+    opened: RwLock<Option<Arc<Ascend>>>,
+}
 
 impl Npu {
     /// The transport, if it was opened.
     pub(super) fn opened(&self) -> Option<Arc<Ascend>> {
-        self.0.lock().as_ref().and_then(|outcome| outcome.as_ref().ok().cloned())
+        self.opened.read().clone()
     }
 
     /// Takes the transport out, for good.
     pub(super) fn take(&self) -> Option<Arc<Ascend>> {
-        self.0.lock().take().and_then(Result::ok)
+        let mut slot = self.opening.lock();
+        *slot = None;
+        self.opened.write().take()
     }
 }
 
@@ -35,7 +42,10 @@ impl Shared {
     /// [`Code::LibraryUnavailable`] with every path tried; the same answer at each later call, since libraries
     /// do not appear in a running process.
     pub(super) fn npu(&self) -> Result<Arc<Ascend>> {
-        let mut slot = self.npu.0.lock();
+        if let Some(ascend) = self.npu.opened() {
+            return Ok(ascend);
+        }
+        let mut slot = self.npu.opening.lock();
         if let Some(outcome) = slot.as_ref() {
             return outcome.clone();
         }
@@ -43,6 +53,7 @@ impl Shared {
         // A wrong device is the caller's to mend; it must not stick.
         if outcome.as_ref().map_or_else(|error| error.code() == Code::LibraryUnavailable, |_| true) {
             *slot = Some(outcome.clone());
+            *self.npu.opened.write() = outcome.as_ref().ok().cloned();
         }
         outcome
     }

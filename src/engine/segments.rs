@@ -83,8 +83,9 @@ impl Engine {
     /// [`Code::Dns`], [`Code::Socket`], [`Code::Timeout`].
     pub fn probe(&self, name: &str) -> Result<()> {
         self.shared.check_usable()?;
-        let peer = self.shared.metadata.locate(name, self.shared.metadata_deadline())?;
-        handshake::probe(&peer, &self.shared.config, self.shared.metadata_deadline())
+        let deadline = self.shared.metadata_deadline();
+        let peer = self.shared.metadata.locate(name, deadline)?;
+        handshake::probe(&peer, &self.shared.config, deadline)
     }
 
     /// The lowest address that the engine of that name has published, or `None` when it has published none; its
@@ -130,8 +131,9 @@ impl Shared {
 
     pub(super) fn send_note(&self, segment: &Segment, note: &Note) -> Result<()> {
         // Upstream dials the name inside the descriptor, not the one that was opened.
-        let peer = self.metadata.locate(&segment.descriptor().name, self.metadata_deadline())?;
-        handshake::send_notify(&peer, note, &self.config, self.metadata_deadline())?;
+        let deadline = self.metadata_deadline();
+        let peer = self.metadata.locate(&segment.descriptor().name, deadline)?;
+        handshake::send_notify(&peer, note, &self.config, deadline)?;
         self.observed.metrics.notes_sent.increment();
         Ok(())
     }
@@ -194,11 +196,17 @@ impl Shared {
         }
     }
 
-    /// Publishes our descriptor.
+    /// Publishes our descriptor. Of several threads at once the one whose word arrives last may not have the
+    /// newest, so each looks again whether what it published still stands.
     pub(super) fn publish(&self, deadline: Deadline) -> Result<()> {
-        let descriptor = Arc::new(self.descriptor());
-        self.metadata.publish(&descriptor, deadline)?;
-        self.segments.replace(LOCAL_SEGMENT, descriptor);
-        Ok(())
+        loop {
+            let descriptor = Arc::new(self.descriptor());
+            self.metadata.publish(&descriptor, deadline)?;
+            let current = descriptor.ours.as_ref().is_none_or(|ours| ours.epoch == self.registry.epoch());
+            self.segments.replace(LOCAL_SEGMENT, descriptor);
+            if current || deadline.expired() {
+                return Ok(());
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::dispatch::Group;
 use super::observed::Observed;
+use super::remote::foreign;
 use super::{Engine, Request, Shared, TaskState};
 use crate::batch::{Batch, BatchId, Observer, Stop, Submission, Waited};
 use crate::deadline::Deadline;
@@ -47,7 +48,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] for an unknown segment or a note without a request, [`Code::TooManyRequests`]
-    /// when the batch is full, [`Code::StaleHandle`]. Then nothing is submitted. What is wrong with a single
+    /// when the batch is full, [`Code::NotSupportedTransport`] for a segment whose published protocol is not spoken
+    /// here, [`Code::StaleHandle`]. Then nothing is submitted. What is wrong with a single
     /// request is told by its task.
     pub fn submit(
         &self,
@@ -236,6 +238,10 @@ impl Shared {
                 )
                 .advice("open the segment by name first")
             })?;
+            let descriptor = segment.descriptor();
+            if descriptor.ours.is_none() && descriptor.protocol != "tcp" {
+                return Err(foreign(&descriptor));
+            }
             last = Some(request.segment);
             targets.push(segment);
         }
