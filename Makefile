@@ -19,7 +19,7 @@ MODELS = RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)" \
 
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help build demo test models chaos lint record
+.PHONY: help build demo test models chaos growth lint record
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -54,6 +54,9 @@ test: build ## all tests; ends with the count of tests that cannot run here, and
 
 chaos: build ## four processes, random transfers, scripted faults, for CHAOS_SECONDS (60): every byte verified or reported failed
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-60} $(CARGO) test --release -p mooncake --test chaos $(JOBS_FLAG) -- --nocapture
+
+growth: build ## shows that the engine's cost is linear in buffers, peers and requests; fails when it is not
+	"$(RELEASE_DIR)/engine_growth"
 
 models: ## the model checks of what several threads share: every interleaving, by loom
 	$(MODELS)

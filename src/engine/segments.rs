@@ -96,7 +96,8 @@ impl Engine {
     pub fn first_buffer_address(&self, name: &str) -> Result<Option<u64>> {
         let id = self.open_segment(name, false)?;
         let Some(segment) = self.shared.segment(id) else { return Ok(None) };
-        let descriptor = segment.descriptor();
+        let own = || Arc::new(self.shared.descriptor());
+        let descriptor = if id == LOCAL_SEGMENT { own() } else { segment.descriptor() };
         // Upstream answers what was registered first; the order of registration is not published, so that the
         // lowest host address, or else the lowest device address, stands for it.
         let host = descriptor.buffers.iter().map(|buffer| buffer.address).min();
@@ -199,11 +200,15 @@ impl Shared {
     /// Publishes our descriptor. Of several threads at once the one whose word arrives last may not have the
     /// newest, so each looks again whether what it published still stands.
     pub(super) fn publish(&self, deadline: Deadline) -> Result<()> {
+        // Peer to peer, whoever asks is answered from the registry. To write everything down at each registration
+        // would make ten thousand of them cost a hundred million.
+        if self.metadata.is_peer_to_peer() {
+            return Ok(());
+        }
         loop {
-            let descriptor = Arc::new(self.descriptor());
+            let descriptor = self.descriptor();
             self.metadata.publish(&descriptor, deadline)?;
             let current = descriptor.ours.as_ref().is_none_or(|ours| ours.epoch == self.registry.epoch());
-            self.segments.replace(LOCAL_SEGMENT, descriptor);
             if current || deadline.expired() {
                 return Ok(());
             }
