@@ -90,9 +90,16 @@ impl Handler for Passive {
                 let address = engine.proofs.write(&Challenge::parse(&challenge)?);
                 Ok(Message::Proof { address })
             }
-            message => engine.npu()?.message(from, message).unwrap_or_else(|| {
-                Err(Error::new(Code::NotImplemented, Stage::Connect, "the message is not a request we serve"))
-            }),
+            // A peer must not make this process open CANN: without NPU memory of ours there is nothing to offer for.
+            message => {
+                let ascend = engine.npu.opened().ok_or_else(|| {
+                    Error::new(Code::DeviceNotFound, Stage::Connect, "this engine uses no NPU")
+                })?;
+                ascend.message(from, message).unwrap_or_else(|| {
+                    let what = "the message is not a request we serve";
+                    Err(Error::new(Code::NotImplemented, Stage::Connect, what))
+                })
+            }
         }
     }
 

@@ -46,7 +46,7 @@ impl Link {
     /// of its end; for upstream's it is the loss of every data connection.
     pub(super) fn is_usable(&self) -> bool {
         match self {
-            Self::SameProcess(_) => true,
+            Self::SameProcess(engine) => engine.upgrade().is_some_and(|engine| engine.check_usable().is_ok()),
             Self::Remote(remote) => {
                 remote.connection.is_some() || remote.tcp.lock().as_ref().is_some_and(|tcp| tcp.is_usable())
             }
