@@ -10,7 +10,7 @@ WHEEL_TOOLS := ziglang==0.17.1 cargo-zigbuild==0.24.0
 WHEEL_TARGET := $(WHEEL_ARCHITECTURE)-unknown-linux-gnu
 WHEEL_VENV := $(TARGET_DIR)/wheel-tools
 WHEEL_DIR := $(TARGET_DIR)/wheel
-WHEEL_CRATES := -p mooncake-transfer-ffi -p cann-sim -p cann-probe -p mooncake-transfer-bench -p mooncake-master -p mooncake-transfer-cli
+WHEEL_CRATES := -p mooncake-transfer-ffi -p cann-sim -p mooncake-transfer-bench -p mooncake-master -p mooncake-transfer-cli
 # The software NPU's stubs are compiled by CC, which for another architecture has to be Zig's compiler, too; and the
 # host's strip does not take another architecture's files, so that the linker leaves the debugging information out.
 WHEEL_CC := $(WHEEL_VENV)/bin/cc-$(WHEEL_ARCHITECTURE)
