@@ -4,9 +4,6 @@
 //! Every byte is verified or reported failed, nothing that was reported failed lands afterwards, nothing hangs, and in
 //! the end every process is back where it began: descriptors, threads, memory. The usual run takes a few seconds;
 //! `make chaos` takes a minute (`CHAOS_SECONDS`). The seed is printed, and `CHAOS_SEED` repeats its choices.
-//!
-//! Tried by taking mechanisms out: without the abort of a stream that had to stop, a write lands after it was reported
-//! failed; with the end of a channel not joined by the slot, threads or descriptors do not come back.
 
 mod promise;
 

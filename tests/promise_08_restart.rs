@@ -1,8 +1,7 @@
 //! Promise 8: a peer restarted on the same port is recognised; recovery is bounded.
 //!
-//! Tried by taking the mechanism out: with the incarnation left out of the comparison in `Shared::update_link` and of
-//! the control connection's greeting, the restarted peer is never reached; with `PeerState::lost` ignored the stopped
-//! peer is not used again; with a failed stream's channel kept, a dropped link stays down.
+//! Tried by taking the mechanism out: with `PeerState::lost` ignored the restarted and the stopped peer are not used
+//! again, and two tests fail.
 
 mod promise;
 

@@ -1,9 +1,8 @@
 //! Promise 21: after fork the child's old handles give an error and a new engine works; at exit nothing crashes.
 //!
-//! Seen from C, with a transfer in flight on a software NPU. Tried by taking the mechanism out: without the comparison
-//! of process ids in `Shared::check_usable` and of forks in the handle table the fork test fails; without NODELETE in
-//! the library's link the unload test dies by a signal; with a wait that treats an interrupted system call as the end
-//! the signal test fails.
+//! Seen from C, with a transfer in flight on a software NPU. Tried by taking the mechanism out: without the comparisons
+//! of process ids in `Shared::check_usable` and of forks in the handle table the fork test fails. The others were not
+//! tried that way.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests fail by panicking")]
 

@@ -14,7 +14,7 @@ use crate::memory::{ByteRange, MemoryKind};
 use crate::notify::Note;
 use crate::plan::{Block, Direction, Groups};
 use crate::registry::Pin;
-use crate::segment::Segment;
+use crate::segment::{LOCAL_SEGMENT, Segment};
 
 /// What a transfer that did not succeed leaves behind.
 #[derive(Debug)]
@@ -239,7 +239,7 @@ impl Shared {
                 .advice("open the segment by name first")
             })?;
             let descriptor = segment.descriptor();
-            if descriptor.ours.is_none() && descriptor.protocol != "tcp" {
+            if segment.id != LOCAL_SEGMENT && descriptor.ours.is_none() && descriptor.protocol != "tcp" {
                 return Err(foreign(&descriptor));
             }
             last = Some(request.segment);
