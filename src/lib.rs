@@ -140,7 +140,10 @@ pub mod endpoint;
 pub mod engine;
 pub mod error;
 pub mod handshake;
-#[expect(unsafe_code, reason = "copies between addresses that callers vouch for; the obligations are its own")]
+#[expect(
+    unsafe_code,
+    reason = "copies between addresses that callers vouch for; the obligations are its own"
+)]
 pub mod memory;
 pub mod metadata;
 pub mod metrics;

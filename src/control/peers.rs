@@ -99,8 +99,9 @@ impl Peers {
                 }
             }
             if self.changed.wait_until(&mut table, deadline.at()).timed_out() && deadline.expired() {
-                let text =
-                    format!("no control connection to {peer} in time: another attempt or its end takes too long");
+                let text = format!(
+                    "no control connection to {peer} in time: another attempt or its end takes too long"
+                );
                 return Err(Error::new(Code::Timeout, Stage::Connect, text));
             }
         }

@@ -117,8 +117,11 @@ impl<T: Clone> PeerState<T> {
             State::Unknown | State::Ready(_) => 0,
         };
         let pause = BACK_OFF_FIRST.saturating_mul(1_u32 << attempts.min(8)).min(BACK_OFF_CAP);
-        self.0 =
-            State::Backing { attempts: attempts.saturating_add(1), until: now.checked_add(pause).unwrap_or(now), error };
+        self.0 = State::Backing {
+            attempts: attempts.saturating_add(1),
+            until: now.checked_add(pause).unwrap_or(now),
+            error,
+        };
     }
 
     /// A ready link broke at `now`. The next use connects at once: a peer that was restarted is there again.

@@ -235,10 +235,15 @@ fn ours(value: &Value) -> Result<Ours> {
     }
     let ours: Ours = part(value, OURS_KEY)?;
     if ours.memory.len() > MAX_BUFFERS {
-        return Err(malformed(format!("{} ranges of devices are more than {MAX_BUFFERS}", ours.memory.len())));
+        return Err(malformed(format!(
+            "{} ranges of devices are more than {MAX_BUFFERS}",
+            ours.memory.len()
+        )));
     }
     if let Some(range) = ours.memory.iter().find(|range| {
-        range.address == 0 || range.length_bytes == 0 || range.address.checked_add(range.length_bytes).is_none()
+        range.address == 0
+            || range.length_bytes == 0
+            || range.address.checked_add(range.length_bytes).is_none()
     }) {
         return Err(malformed(format!("the device memory at {:#x} is no range", range.address)));
     }

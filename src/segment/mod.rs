@@ -5,5 +5,7 @@ pub mod descriptor;
 pub(crate) mod json;
 pub mod table;
 
-pub use descriptor::{BufferDescriptor, DeviceMemory, OURS_VERSION, Ours, RankInfo, SegmentDescriptor, timestamp_now};
+pub use descriptor::{
+    BufferDescriptor, DeviceMemory, OURS_VERSION, Ours, RankInfo, SegmentDescriptor, timestamp_now,
+};
 pub use table::{LOCAL_SEGMENT, Segment, SegmentId, SegmentTable, View};
