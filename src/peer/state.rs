@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::{Code, Error, Stage};
+use crate::error::Error;
 
 /// First pause after a failed attempt.
 pub const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
@@ -160,15 +160,10 @@ impl<T: Clone> PeerState<T> {
     }
 }
 
-/// The error of a use while the engine closes.
-#[must_use]
-pub fn closing(peer: &str) -> Error {
-    Error::new(Code::StaleHandle, Stage::Submit, "the engine is being closed").peer(peer)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Code, Stage};
 
     fn error(text: &str) -> Error {
         Error::new(Code::Socket, Stage::Connect, text)

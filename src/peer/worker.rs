@@ -80,13 +80,6 @@ impl Worker {
         }
     }
 
-    /// Whether an item waits or runs.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.running && (!queue.items.is_empty() || !queue.closed)
-    }
-
     /// Refuses new items and waits for those queued, until `deadline`; true when none is left.
     pub fn close(&self, deadline: Deadline) -> bool {
         let mut queue = self.queue.lock();
