@@ -6,6 +6,8 @@ DESTDIR ?=
 INSTALL ?= install
 STRIP ?= strip
 PROGRAMS ?= transfer_engine_bench
+# Those of a whole build; the command runs the others by lying beside them.
+OPTIONAL_PROGRAMS := mooncake mooncake_master cann-probe cann-sim-control
 HEADERS := include/transfer_engine_c.h include/mooncake_transfer.h include/mooncake_transfer.hpp
 CMAKE_FILES := mooncake-transfer-config.cmake mooncake-transfer-config-version.cmake
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -33,4 +35,4 @@ install-files:
 		chmod 644 "$(ROOT)/lib/cmake/mooncake-transfer/$$file"; \
 	done
 	$(INSTALL) -m 755 "$(RELEASE_DIR)/libcann_sim.so" "$(RELEASE_DIR)"/cann-sim/*.so "$(ROOT)/lib/cann-sim/"
-	for program in $(PROGRAMS) $(notdir $(wildcard $(RELEASE_DIR)/mooncake)); do $(INSTALL) -m 755 "$(RELEASE_DIR)/$$program" "$(ROOT)/bin/"; done
+	for program in $(PROGRAMS) $(notdir $(wildcard $(OPTIONAL_PROGRAMS:%=$(RELEASE_DIR)/%))); do $(INSTALL) -m 755 "$(RELEASE_DIR)/$$program" "$(ROOT)/bin/"; done

@@ -6,6 +6,7 @@
 mod console;
 mod doctor;
 mod peer;
+mod pool;
 mod programs;
 mod variables;
 
@@ -60,6 +61,24 @@ enum Command {
         #[arg(last = true)]
         flags: Vec<OsString>,
     },
+    /// Shows a pool: fill, objects, clients, hits and evictions, as its master counts them.
+    Stats {
+        #[command(flatten)]
+        master: pool::Master,
+    },
+    /// Lists the keys of a pool that can be read, one a line.
+    Keys {
+        #[command(flatten)]
+        master: pool::Master,
+        /// Only keys that contain this text.
+        #[arg(default_value = "")]
+        part: String,
+    },
+    /// Lists the segments of a pool: who lends what, and how full it is.
+    Segments {
+        #[command(flatten)]
+        master: pool::Master,
+    },
     /// Moves memory between two processes on two NPUs (the software NPU's, unless a CANN is configured).
     Demo,
     /// Runs transfer_engine_bench with its own flags.
@@ -85,6 +104,9 @@ fn main() -> ExitCode {
             all.extend(flags);
             programs::replace_by("mooncake_master", &all)
         }
+        Command::Stats { master } => pool::run(&master, &pool::Question::Stats),
+        Command::Keys { master, part } => pool::run(&master, &pool::Question::Keys { part }),
+        Command::Segments { master } => pool::run(&master, &pool::Question::Segments),
         Command::Demo => programs::replace_by("transfer_engine_bench", &[]),
         Command::Bench { flags } => programs::replace_by("transfer_engine_bench", &flags),
     }

@@ -28,9 +28,9 @@ ROOT = HERE.parent.parent
 NAME = "mooncake_transfer"
 OLDEST_TAG = (2, 17)
 LIBRARY = "libmooncake_transfer.so"
-PROGRAMS = ("mooncake", "transfer_engine_bench", "mooncake_master", "mooncake_pool", "cann-sim-control", "cann-probe")
+PROGRAMS = ("mooncake", "transfer_engine_bench", "mooncake_master", "cann-sim-control", "cann-probe")
 # A build of a part of the tree still makes a wheel.
-OPTIONAL_PROGRAMS = frozenset(("mooncake_pool", "cann-sim-control", "cann-probe"))
+OPTIONAL_PROGRAMS = frozenset(("cann-sim-control", "cann-probe"))
 SCRIPTS = (
     "mooncake",
     "mooncake_http_metadata_server",

@@ -289,9 +289,9 @@ fn the_pool_from_the_command_line() {
     use_it(&mut client, b"key one");
     use_it(&mut client, b"another");
     let look = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_mooncake_pool"))
-            .args(["--admin", &master.admin.to_string()])
+        let output = Command::new(mooncake_test_support::artifacts::program("mooncake"))
             .args(arguments)
+            .args(["--admin", &master.admin.to_string()])
             .output()
             .expect("command");
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
@@ -311,8 +311,9 @@ fn the_pool_from_the_command_line() {
         2,
         "{segments}"
     );
-    let nobody =
-        Command::new(env!("CARGO_BIN_EXE_mooncake_pool")).args(["stats", "--admin", "127.0.0.1:1"]).output();
+    let nobody = Command::new(mooncake_test_support::artifacts::program("mooncake"))
+        .args(["stats", "--admin", "127.0.0.1:1"])
+        .output();
     assert_eq!(nobody.expect("command").status.code(), Some(1));
 }
 

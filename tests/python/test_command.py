@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
 import time
 
+import pytest
 from conftest import LIMIT_S, built, clean_environment, npu_environment, run_python
 
 NOWHERE = {"ASCEND_HOME_PATH": "/nonexistent", "ASCEND_TOOLKIT_HOME": "/nonexistent"}
@@ -21,6 +23,13 @@ def mooncake(*arguments: str, environment: dict[str, str] | None = None) -> subp
         text=True,
         timeout=LIMIT_S,
     )
+
+
+def free_port() -> int:
+    """For the master's flag, which takes 0 for its default, and that another master may have."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def findings(**variables: str) -> tuple[dict[str, dict], int]:
@@ -79,10 +88,40 @@ def test_variables_that_are_unread_unusable_or_contradict_each_other():
     assert code == 1 and "MC_FORCE_TCP" in report["contradiction"]["details"][0]
 
 
-def test_colour_and_table():
+def test_table_without_colour_in_a_pipe():
     outcome = mooncake("doctor", environment=clean_environment(**NOWHERE))
-    assert "\x1b[" not in outcome.stdout, "no colour in a pipe"
+    assert "\x1b[" not in outcome.stdout
     assert outcome.stdout.splitlines()[-1].endswith("fail")
+
+
+def test_colour_on_a_terminal():
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        environment = clean_environment(**NOWHERE)
+        child = subprocess.Popen([str(built() / "mooncake"), "doctor"], env=environment, stdout=theirs)
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := screen.read(4096):
+                shown += part
+        except OSError:
+            pass  # what a terminal answers once nobody holds its other end
+        assert child.wait(LIMIT_S) == 0
+    assert b"\x1b[32mpass\x1b[0m" in shown and b"\x1b[33mwarn\x1b[0m" in shown, shown
+
+
+def test_what_the_doctor_looks_at():
+    """Every check has a verdict; what is not right has a remedy."""
+    for variables in ({}, {"MC_MIN_RPC_PORT": "40000", "MC_MAX_RPC_PORT": "40100"}):
+        report, _ = findings(**variables)
+        assert {"version", "CANN", "locked memory", "huge pages", "ptrace scope", "ports"} <= set(report)
+        assert all(finding["verdict"] in ("pass", "warn", "fail") for finding in report.values())
+        assert all(finding["fix"] for finding in report.values() if finding["verdict"] != "pass")
+    environment = npu_environment(2)
+    outcome = mooncake("doctor", "--json", environment=environment)
+    report = {finding["check"]: finding for finding in json.loads(outcome.stdout)["findings"]}
+    assert {"CANN", "functions", "release", "one-sided", "NPUs", "addresses"} <= set(report)
+    assert "Ascend" in report["NPUs"]["found"], "the kind of chip"
 
 
 def test_env_lists_every_variable_with_its_value():
@@ -115,6 +154,31 @@ def test_bench_hands_its_flags_on():
     assert outcome.returncode == 0 and "--segment_id" in outcome.stdout
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_looks_at_a_pool(flags):
+    """stats, keys and segments of a master that has none yet; with objects they are tested with the master."""
+    with subprocess.Popen(
+        [str(built() / "mooncake_master"), f"--rpc_port={free_port()}", "--metrics_port=0", "--logtostderr"],
+        env=clean_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as master:
+        try:
+            line = next(line for line in master.stderr if "Master service started" in line)
+            admin = re.search(r"admin_and_metrics_http=\S*:(\d+)", line).group(1)
+            for question in ("stats", "keys", "segments"):
+                outcome = mooncake(question, "--admin", f"127.0.0.1:{admin}", *flags)
+                assert outcome.returncode == 0, outcome.stderr
+                if flags:
+                    json.loads(outcome.stdout)
+            stats = mooncake("stats", "--admin", f"127.0.0.1:{admin}", "--json")
+            assert json.loads(stats.stdout)["keys"] == 0
+        finally:
+            master.terminate()
+    nobody = mooncake("stats", "--admin", f"127.0.0.1:{admin}")
+    assert nobody.returncode == 1 and "mooncake_master" in nobody.stderr
+
+
 def test_wrong_command_line():
     assert mooncake("frobnicate").returncode == 2
     assert mooncake().returncode == 2
@@ -123,13 +187,9 @@ def test_wrong_command_line():
 def test_metadata_server_serves_engines(tmp_path):
     """Two engines that know each other by name only, with the metadata server between them."""
     log = tmp_path / "log"
-    # The master's flag takes 0 for its default, which another master may have.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with log.open("w") as output:
         server = subprocess.Popen(
-            [str(built() / "mooncake"), "metadata-server", "--port", "0", "--", f"--rpc_port={port}", "--metrics_port=0"],
+            [str(built() / "mooncake"), "metadata-server", "--port", "0", "--", f"--rpc_port={free_port()}", "--metrics_port=0"],
             env=clean_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -156,3 +156,32 @@ def test_it_wins_over_another_distribution_of_the_same_name(wheel, tmp_path):
     assert '"cpu:0"' in outcome.stdout
     assert "files of another distribution (engine.so, store.so)" in outcome.stderr
     assert "engine.so belongs to another distribution" in environment.run("mooncake", "--version").stderr
+
+
+def upstreams_files() -> Path:
+    """The package of upstream's newest wheel, as pip has installed it for the tests with upstream's peers."""
+    peers = Path(os.environ.get("MOONCAKE_TRANSFER_PEERS", built().parent / "peers"))
+    found = sorted(peers.glob("0.3.13.post1/lib/python3*/site-packages/mooncake"))
+    if not found:
+        pytest.skip(f"upstream's wheel is not in {peers}; tests/interop/make_peers.sh puts it there")
+    return found[0]
+
+
+@pytest.mark.parametrize("first", ["upstream", "ours"])
+def test_it_wins_over_upstreams_wheel(wheel, tmp_path, first):
+    """Both wheels write into one folder; what is there in both has the later one's content."""
+    theirs = upstreams_files()
+    environment = Installed(sys.executable, tmp_path / "venv", wheel)
+    if first == "upstream":
+        ours = tmp_path / "ours"
+        environment.package.rename(ours)
+        shutil.copytree(theirs, environment.package)
+        shutil.copytree(ours, environment.package, dirs_exist_ok=True)
+    else:
+        shutil.copytree(theirs, environment.package, dirs_exist_ok=True)
+    assert (environment.package / "engine.so").is_file()
+    example = ROOT / "examples" / "python" / "transfer.py"
+    outcome = environment.run("python", "-W", "always", str(example))
+    assert outcome.returncode == 0, outcome.stderr
+    assert "131072 bytes" in outcome.stdout and "right" in outcome.stdout
+    assert "files of another distribution" in outcome.stderr and "engine.so" in outcome.stderr

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Optional
 
-from . import __version__, _abi
+from . import _abi
 
 NAME = "libmooncake_transfer.so"
 PACKAGE = Path(__file__).resolve().parent
@@ -95,9 +95,10 @@ def _from_loader_path() -> ctypes.CDLL:
 def _open() -> ctypes.CDLL:
     library = _from_loader_path() if _nowhere() else ctypes.CDLL(str(directory() / NAME))
     _abi.declare(library)
-    version = library.mooncake_transfer_version().decode()
-    if version != __version__:
-        raise ImportError(f"{NAME} is version {version}, this package is {__version__}: the installation is mixed")
+    # Not the package's own __version__: another distribution's __init__.py may have taken its place.
+    version, wanted = library.mooncake_transfer_version().decode(), _abi.MOONCAKE_TRANSFER_VERSION
+    if version != wanted:
+        raise ImportError(f"{NAME} is version {version}, this package is {wanted}: the installation is mixed")
     left_over = foreign_files()
     if left_over:
         listed = ", ".join(path.name for path in left_over)

@@ -7,10 +7,14 @@ taken. What cannot be an address (a negative number, a fraction, a text) is a Ty
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from typing import Any, Union
 
-Integers = Union[Sequence[int], "array[int]", Any]
+# Only for checkers of types: the module typing costs a quarter of this package's import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Union
+
+    Integers = Union[Sequence[int], "array[int]", Any]
 
 _UNSIGNED = frozenset(("Q", "L", "N"))
 _SIGNED = frozenset(("q", "l", "n"))

@@ -10,10 +10,12 @@ import ctypes
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING, Optional
 
+# Only for checkers of types: the module typing costs a quarter of this package's import.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
+    from typing import Optional
 
 
 class _Range(ctypes.Structure):

@@ -4,38 +4,81 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import NamedTuple, Optional
 
 from . import _abi
 from ._abi import Code, Stage
 
-class ErrorRecord(NamedTuple):
-    """Everything known about one failure; what is unknown is None."""
+# Only for checkers of types: the module typing costs a quarter of this package's import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
-    code: Code
-    stage: Stage
-    message: str
-    """One sentence with the facts."""
-    text: str
-    """All fields in one line, as it is logged."""
-    negative: int = -1
-    """The same failure in the negative numbering of upstream's C interface."""
-    peer: Optional[str] = None
-    device: Optional[int] = None
-    """The id that ``torch.npu.set_device`` takes."""
-    range: Optional[tuple[int, int]] = None
-    """Address and length in bytes of the memory it concerns."""
-    vendor_code: Optional[int] = None
-    vendor_function: Optional[str] = None
-    vendor_text: Optional[str] = None
-    vendor_log: Optional[str] = None
-    advice: Optional[str] = None
-    """What to do."""
-    batch_id: Optional[int] = None
-    """With ``Code.STILL_RUNNING``: the batch that may still touch memory; see transfer_check_status."""
+
+class ErrorRecord:
+    """Everything known about one failure; what is unknown is None.
+
+    ``message`` is one sentence with the facts, ``text`` all fields in one line, as it is logged. ``negative`` is the
+    same failure in the negative numbering of upstream's C interface. ``device`` is the id that
+    ``torch.npu.set_device`` takes, ``range`` address and length in bytes of the memory it concerns, ``advice`` what to
+    do. ``batch_id``, with ``Code.STILL_RUNNING``, is the batch that may still touch memory; see transfer_check_status.
+    """
+
+    __slots__ = (
+        "advice",
+        "batch_id",
+        "code",
+        "device",
+        "message",
+        "negative",
+        "peer",
+        "range",
+        "stage",
+        "text",
+        "vendor_code",
+        "vendor_function",
+        "vendor_log",
+        "vendor_text",
+    )
+
+    def __init__(
+        self,
+        code: Code,
+        stage: Stage,
+        message: str,
+        text: str,
+        *,
+        negative: int = -1,
+        peer: Optional[str] = None,
+        device: Optional[int] = None,
+        range: Optional[tuple[int, int]] = None,
+        vendor_code: Optional[int] = None,
+        vendor_function: Optional[str] = None,
+        vendor_text: Optional[str] = None,
+        vendor_log: Optional[str] = None,
+        advice: Optional[str] = None,
+        batch_id: Optional[int] = None,
+    ) -> None:
+        self.code = code
+        self.stage = stage
+        self.message = message
+        self.text = text
+        self.negative = negative
+        self.peer = peer
+        self.device = device
+        self.range = range
+        self.vendor_code = vendor_code
+        self.vendor_function = vendor_function
+        self.vendor_text = vendor_text
+        self.vendor_log = vendor_log
+        self.advice = advice
+        self.batch_id = batch_id
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        known = (f"{name}={getattr(self, name)!r}" for name in self.__slots__ if getattr(self, name) is not None)
+        return f"ErrorRecord({', '.join(known)})"
 
 
 class _Last(threading.local):
@@ -110,6 +153,6 @@ def failed(library: ctypes.CDLL, batch_id: Optional[int] = None) -> Optional[Err
     if record is None:
         return None
     if batch_id is not None:
-        record = record._replace(batch_id=batch_id)
+        record.batch_id = batch_id
     keep(record)
     return record

@@ -10,14 +10,19 @@ from __future__ import annotations
 import ctypes
 import weakref
 from array import array
-from collections.abc import Callable
-from typing import Optional, Union
 
 from .. import _abi, _lists, _memory, _record
 from .._abi import Code, Stage
-from .._lists import Integers
 from ._notify import TransferNotify
 from ._opcode import TransferOpcode
+
+# Only for checkers of types: the module typing costs a quarter of this package's import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Optional, Union
+
+    from .._lists import Integers
 
 # The class below has an attribute of that name, which its annotations would find first.
 _Opcode = TransferOpcode
@@ -528,7 +533,7 @@ class TransferEngine:
             return 0
         if record is not None:
             if code == Code.STILL_RUNNING:
-                record = record._replace(batch_id=batch)
+                record.batch_id = batch
             _record.keep(record)
         return -2 if code in (Code.TIMEOUT, Code.STILL_RUNNING) else -1
 

@@ -5,7 +5,10 @@ They exist so that ``from mooncake.engine import ...`` works; using one raises N
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+# Only for checkers of types: the module typing costs a quarter of this package's import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 
 def _refuse(name: str) -> NoReturn:
