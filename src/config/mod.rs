@@ -87,6 +87,8 @@ pub struct Config {
     pub channel_device_port: Option<u16>,
     /// `MOONCAKE_TRANSFER_HCCN_CONF`.
     pub hccn_conf: PathBuf,
+    /// `MOONCAKE_TRANSFER_COST_TABLE`.
+    pub cost_table: Option<PathBuf>,
     /// `MOONCAKE_TRANSFER_MAX_BATCH`.
     pub max_batch: usize,
     /// `MOONCAKE_TRANSFER_CONTROL_PORT`, when not 0.
@@ -181,6 +183,7 @@ impl Config {
             drain_grace: milliseconds(r, &table::DRAIN_GRACE),
             channel_device_port: Some(r.number_as(&table::CHANNEL_DEVICE_PORT)).filter(|port| *port != 0),
             hccn_conf: path(r, &table::HCCN_CONF).unwrap_or_default(),
+            cost_table: path(r, &table::COST_TABLE),
             max_batch: r.number_as(&table::MAX_BATCH),
             control_port: Some(r.number_as(&table::CONTROL_PORT)).filter(|port| *port != 0),
             control_ping_interval,

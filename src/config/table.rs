@@ -85,6 +85,8 @@ variables! {
     CHANNEL_DEVICE_PORT = "MOONCAKE_TRANSFER_CHANNEL_DEVICE_PORT": number(0, 0, 65_535, "port");
     /// File with the network addresses of the NPUs.
     HCCN_CONF = "MOONCAKE_TRANSFER_HCCN_CONF": Kind::Text("/etc/hccn.conf");
+    /// File that changes numbers of the table of costs, by which small blocks are gathered or not.
+    COST_TABLE = "MOONCAKE_TRANSFER_COST_TABLE": Kind::Text("");
     /// Most requests one batch may hold.
     MAX_BATCH = "MOONCAKE_TRANSFER_MAX_BATCH": number(1 << 20, 1, 1 << 24, "requests");
     /// Port of the control listener; 0 takes one from the range of the handshake.

@@ -6,12 +6,21 @@
 //!
 //! Invariants: an extent never crosses a border that it was planned with; extents cover every byte of every
 //! block exactly once, in the order of the blocks; nothing is allocated per block beyond the output's growth.
-//! Which transport runs them, and by which route, is for `engine` and `transport`.
+//! Which transport runs them is for `engine` and `transport`.
+//!
+//! Between two processes' NPUs there are two routes. [`choose`] says which is faster for a group, by a table of costs
+//! ([`CostTable`]) that says where each of its numbers is from, can be printed, and can be changed by a file.
 
 mod border;
+mod choice;
+mod cost;
+mod cost_table;
 mod extent;
 mod group;
 
 pub use border::{Border, NoBorder, Regions};
+pub use choice::{Allowed, Choice, Group, MIN_FILL_BYTES, PREFERENCE, Route, Slots, choose};
+pub use cost::{CopyCost, DescriptorCost, LinkClass, LinkCosts, Side};
+pub use cost_table::{CostTable, MAX_TABLE_BYTES};
 pub use extent::{Block, Direction, Extent, MAX_EXTENT_BYTES, MAX_EXTENTS_PER_CALL, coalesce};
 pub use group::Groups;

@@ -19,6 +19,7 @@ use crate::control::Connection;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
+use crate::plan::LinkCosts;
 use crate::transport::Request;
 
 /// Why a channel ends.
@@ -56,6 +57,8 @@ struct State {
 pub struct Channel {
     name: String,
     link: Link,
+    /// What it costs, for the choice of a route.
+    costs: LinkCosts,
     /// What this side bound, and what the peer did; the latter shrinks when the peer withdraws memory.
     reach: Mutex<Arc<Reach>>,
     /// Memory of either side that the link cannot take, for messages.
@@ -74,6 +77,7 @@ impl Channel {
     pub fn new(
         name: String,
         link: Link,
+        costs: LinkCosts,
         reach: Reach,
         unfit: Reach,
         connection: Arc<Connection>,
@@ -81,6 +85,7 @@ impl Channel {
         Arc::new(Self {
             name,
             link,
+            costs,
             reach: Mutex::new(Arc::new(reach)),
             unfit,
             connection,
@@ -101,6 +106,12 @@ impl Channel {
     #[must_use]
     pub fn link(&self) -> Link {
         self.link
+    }
+
+    /// What transfers on it cost.
+    #[must_use]
+    pub fn costs(&self) -> &LinkCosts {
+        &self.costs
     }
 
     /// The connection it was agreed on.

@@ -39,6 +39,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
+use crate::plan::CostTable;
 use crate::report::Reporter;
 use crate::transport::Request;
 
@@ -75,6 +76,7 @@ pub struct ChannelReport {
 /// The channels of one engine.
 pub struct Channels {
     config: Arc<Config>,
+    costs: CostTable,
     incarnation: Incarnation,
     holdings: Arc<Holdings>,
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
@@ -101,6 +103,7 @@ impl Channels {
         holdings: Arc<Holdings>,
     ) -> Result<Arc<Self>> {
         let channels = Arc::new(Self {
+            costs: super::costs::table(&config),
             config,
             incarnation,
             holdings,
@@ -137,6 +140,12 @@ impl Channels {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What transfers cost.
+    #[must_use]
+    pub fn costs(&self) -> &CostTable {
+        &self.costs
     }
 
     /// What this engine has registered.

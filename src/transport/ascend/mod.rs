@@ -32,6 +32,7 @@ pub mod result;
 
 mod channel;
 mod channels;
+mod costs;
 pub(crate) mod device;
 mod direct;
 mod opening;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::channel::Channel;
 use super::channels::{Channels, pair};
+use super::costs::class_of;
 use super::device::Device;
 use super::direct::Reach;
 use super::rank::{Link, check_rank, choose_link, rank_table};
@@ -336,7 +337,9 @@ fn connect(
         })?;
         let reach = Reach { local, remote };
         let unfit = Reach { local: unfit_local, remote: unfit_remote };
-        let channel = Channel::new(agreement.name, link, reach, unfit, Arc::clone(connection));
+        let class = class_of(device.chip(), link, &agreed.own_rank, &agreed.peer_rank);
+        let costs = channels.costs().costs(class);
+        let channel = Channel::new(agreement.name, link, costs, reach, unfit, Arc::clone(connection));
         Ok((channel, session))
     })();
     let (made, message) = match made {

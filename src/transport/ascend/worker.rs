@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::control::Message;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Stage};
-use crate::plan::Direction;
+use crate::plan::{Allowed, Choice, Direction, Group, Side, Slots, choose};
 use crate::transport::Request;
 
 /// Longest uninterrupted wait for the vendor.
@@ -87,7 +87,12 @@ impl Worker<'_> {
             }
             let wants = self.current.is_none() && self.pipeline.has_room();
             match self.channel.next(idle, wants) {
-                Order::Start(request) => self.current = Some(Cursor::new(request)),
+                Order::Start(request) => {
+                    if log::log_enabled!(log::Level::Debug) {
+                        log::debug!("{}", modelled(self.channel, &request));
+                    }
+                    self.current = Some(Cursor::new(request));
+                }
                 Order::Nothing => {}
                 Order::Finish => finishing = true,
                 Order::Stop(error) => return Break::Stopped(error),
@@ -291,6 +296,18 @@ fn milliseconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX).max(1)
 }
 
+/// What the table of costs says about a request on its own.
+fn modelled(channel: &Channel, request: &Request) -> Choice {
+    let side = |is_host| if is_host { Side::Host } else { Side::Device };
+    let group = Group {
+        extents: request.extents(),
+        direction: request.direction(),
+        local: side(request.job().local_device.is_none()),
+        remote: side(request.job().remote_device.is_none()),
+    };
+    choose(channel.costs(), &Slots { slot_bytes: 0, count: 0, launchers: 0 }, &group, Allowed::Direct)
+}
+
 /// One line per batch and peer, as `ASCEND_TRANSPORT_PRINT=1` asks for.
 fn print(channel: &Channel, arrival: &Arrival) {
     let request = &arrival.request;
@@ -299,7 +316,7 @@ fn print(channel: &Channel, arrival: &Arrival) {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = bytes as f64 / arrival.executing.as_secs_f64().max(1e-9) / 1e9;
     log::info!(
-        "peer {} {} bytes {bytes} blocks {} route direct link {} plan {} us submit {} us execute {} us {rate:.2} GB/s",
+        "peer {} {} bytes {bytes} blocks {} route direct link {} plan {} us submit {} us execute {} us {rate:.2} GB/s, modelled {:.0} us",
         request.job().peer,
         match request.direction() {
             Direction::Read => "read",
@@ -310,5 +327,6 @@ fn print(channel: &Channel, arrival: &Arrival) {
         total.saturating_sub(arrival.executing).as_micros(),
         arrival.submitting.as_micros(),
         arrival.executing.as_micros(),
+        modelled(channel, request).chosen_us,
     );
 }

@@ -1,0 +1,584 @@
+//! Direct, staged, or partly each: the choice for a group of extents, with the numbers it was made by.
+//!
+//! [`choose`] sorts the extents into classes by length, in which one is at most twice as long as another, and tries
+//! every border between two classes: what is shorter goes staged, what is longer direct. Contiguous runs have been merged
+//! before, by [`coalesce`](super::coalesce).
+//!
+//! # The model
+//!
+//! Direct is the sum of its descriptors. Staged goes through slots, each filled until it holds `fill_bytes`: gather, one
+//! descriptor, scatter. The three stages of successive slots overlap, so that the first slot takes all three and each
+//! further one as long as the slowest stage of what it holds, or longer when too few slots are there to cover the
+//! messages between. Where the threads of a device launch one after another, the initiator's copies and its descriptors share that.
+//! A group that is split takes both one after the other.
+//!
+//! Of all ways that are modelled as no more than [`PREFERENCE`] times the best, the one is taken that stages least.
+//!
+//! Invariants: what is chosen is never modelled as more than [`PREFERENCE`] times the better of direct and staged; a
+//! route that is not allowed is never taken. One pass over the extents, nothing is allocated.
+
+use std::fmt;
+
+use super::cost::{LinkClass, LinkCosts, Side};
+use crate::plan::{Direction, Extent};
+
+/// Staging for speed has to be this much better: it takes memory bandwidth and a peer's time, which are not modelled.
+pub const PREFERENCE: f64 = 1.05;
+
+/// Least number of bytes that a slot is filled with, unless there is less.
+pub const MIN_FILL_BYTES: u64 = 64 << 10;
+
+/// Classes of lengths: class `n` holds the lengths with `n` significant bits.
+const CLASSES: usize = 65;
+
+/// The way a group takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Both ends are in this process: a copy.
+    Local,
+    /// A descriptor for each extent.
+    Direct,
+    /// Gather, one descriptor for each slot, scatter.
+    Staged,
+    /// Short extents staged, long ones direct.
+    Split,
+}
+
+impl Route {
+    /// As printed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Direct => "direct",
+            Self::Staged => "staged",
+            Self::Split => "split",
+        }
+    }
+}
+
+/// Which routes a group may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// The link takes the memory, and staging for speed is not wanted or not possible.
+    Direct,
+    /// The link does not take the memory.
+    Staged,
+    /// Whichever is faster.
+    Either,
+}
+
+/// The slots that staging has, on each side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// Length of one.
+    pub slot_bytes: u64,
+    /// How many one transfer may use at a time.
+    pub count: u32,
+    /// Threads that launch copies at a time.
+    pub launchers: u32,
+}
+
+/// A group of extents that go the same way: one peer, one direction, the same kind of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'a> {
+    /// What to move.
+    pub extents: &'a [Extent],
+    /// Which way.
+    pub direction: Direction,
+    /// This side's memory.
+    pub local: Side,
+    /// The peer's memory.
+    pub remote: Side,
+}
+
+/// What was chosen, and by which numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// The way.
+    pub route: Route,
+    /// Extents that are shorter go staged, the others direct.
+    pub staged_below_bytes: u64,
+    /// A slot is sent as soon as it holds this much, or when the next extent does not fit any more; 0 when nothing
+    /// goes staged.
+    pub fill_bytes: u64,
+    /// Extents of the group.
+    pub extents: u64,
+    /// Bytes of the group.
+    pub length_bytes: u64,
+    /// Modelled time when everything goes direct; none when it may not.
+    pub direct_us: Option<f64>,
+    /// Modelled time when everything goes staged; none when it may not.
+    pub staged_us: Option<f64>,
+    /// Modelled time of what was chosen.
+    pub chosen_us: f64,
+    /// The link whose costs were taken; none for a local copy.
+    pub class: Option<LinkClass>,
+}
+
+impl Choice {
+    /// The choice for two ends in one process: there is no link to choose for.
+    #[must_use]
+    pub fn local(extents: &[Extent]) -> Self {
+        let length_bytes = extents.iter().fold(0_u64, |sum, extent| sum.saturating_add(extent.length_bytes));
+        Self {
+            route: Route::Local,
+            staged_below_bytes: 0,
+            fill_bytes: 0,
+            extents: count(extents.len()),
+            length_bytes,
+            direct_us: None,
+            staged_us: None,
+            chosen_us: 0.0,
+            class: None,
+        }
+    }
+
+    /// Whether an extent of this length goes staged.
+    #[must_use]
+    pub const fn is_staged(&self, length_bytes: u64) -> bool {
+        length_bytes < self.staged_below_bytes
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let class = self.class.map_or("this process", LinkClass::name);
+        write!(formatter, "{} on {class}: {} extents", self.route.name(), self.extents)?;
+        write!(formatter, ", {} bytes", self.length_bytes)?;
+        let show = |formatter: &mut fmt::Formatter<'_>, name: &str, time: Option<f64>| match time {
+            Some(time) => write!(formatter, ", {name} {time:.1} us"),
+            None => write!(formatter, ", {name} not possible"),
+        };
+        if self.route == Route::Local {
+            return Ok(());
+        }
+        show(formatter, "direct", self.direct_us)?;
+        show(formatter, "staged", self.staged_us)?;
+        write!(formatter, ", chosen {:.1} us", self.chosen_us)?;
+        match self.route {
+            Route::Split => write!(
+                formatter,
+                ", staged below {} bytes in slots of {} bytes",
+                self.staged_below_bytes, self.fill_bytes
+            ),
+            Route::Staged => write!(formatter, ", in slots of {} bytes", self.fill_bytes),
+            Route::Local | Route::Direct => Ok(()),
+        }
+    }
+}
+
+/// What the extents of some classes cost together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    bytes: f64,
+    direct_us: f64,
+    gather_us: f64,
+    scatter_us: f64,
+    /// Of each extent the stage that takes it longest.
+    slowest_us: f64,
+}
+
+impl Load {
+    fn add(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.direct_us += other.direct_us;
+        self.gather_us += other.gather_us;
+        self.scatter_us += other.scatter_us;
+        self.slowest_us += other.slowest_us;
+    }
+}
+
+/// Staged transfers of one group, as the model sees them.
+struct Stages<'a> {
+    costs: &'a LinkCosts,
+    slots: &'a Slots,
+    group: &'a Group<'a>,
+}
+
+impl Stages<'_> {
+    fn sides(&self) -> (Side, Side) {
+        match self.group.direction {
+            Direction::Write => (self.group.local, self.group.remote),
+            Direction::Read => (self.group.remote, self.group.local),
+        }
+    }
+
+    /// Copies that are launched at a time; a batched copy with the host is one launch.
+    fn launchers(&self, side: Side) -> f64 {
+        if side == Side::Host || self.costs.launches_per_device {
+            1.0
+        } else {
+            f64::from(self.slots.launchers.max(1))
+        }
+    }
+
+    /// What one extent adds.
+    fn load(&self, length_bytes: u64) -> Load {
+        let slot_bytes = self.slots.slot_bytes.max(1);
+        let pieces = float(length_bytes.div_ceil(slot_bytes).max(1));
+        let piece_bytes = float(length_bytes) / pieces;
+        let (source, target) = self.sides();
+        let (descriptor, bytes) = (self.costs.descriptor(self.group.direction), float(length_bytes));
+        let gather_us = self.costs.copy(source).time_us(piece_bytes) * pieces / self.launchers(source);
+        let scatter_us = self.costs.copy(target).time_us(piece_bytes) * pieces / self.launchers(target);
+        Load {
+            bytes,
+            direct_us: descriptor.time_us(bytes),
+            gather_us,
+            scatter_us,
+            slowest_us: gather_us.max(scatter_us).max(bytes / descriptor.link_bytes_per_us),
+        }
+    }
+
+    /// Time of `load` in `fills` slots.
+    fn time_us(&self, load: &Load, fills: u32) -> f64 {
+        let (costs, fills) = (self.costs, f64::from(fills));
+        let (source, target) = self.sides();
+        let descriptor = costs.descriptor(self.group.direction);
+        let stage = |side: Side, sum_us: f64| costs.copy(side).call_us + sum_us / fills;
+        let (mut gather, mut scatter) = (stage(source, load.gather_us), stage(target, load.scatter_us));
+        let wire = descriptor.time_us(load.bytes / fills);
+        if costs.launches_per_device {
+            match self.group.direction {
+                Direction::Write => gather += descriptor.fixed_us,
+                Direction::Read => scatter += descriptor.fixed_us,
+            }
+        }
+        let whole = gather + wire + scatter + 2.0 * costs.message_us;
+        // Extents of different lengths may come in any order: what is slow about some is not hidden by others.
+        let stages = gather.max(wire).max(scatter).max(load.slowest_us / fills);
+        let period = stages.max(whole / f64::from(self.slots.count.max(1)));
+        whole + (fills - 1.0) * period
+    }
+
+    /// The best time of `load`, with the number of bytes in each slot.
+    fn best(&self, load: &Load) -> (f64, u64) {
+        let slot = float(self.slots.slot_bytes.max(1));
+        let least = small((load.bytes / slot).ceil()).max(1);
+        let most = small(load.bytes / float(MIN_FILL_BYTES)).max(least);
+        let mut best = (f64::INFINITY, 0_u32);
+        let mut fills = least;
+        loop {
+            let time = self.time_us(load, fills);
+            if time < best.0 {
+                best = (time, fills);
+            }
+            if fills >= most {
+                break;
+            }
+            fills = fills.saturating_mul(2).min(most);
+        }
+        (best.0, whole((load.bytes / f64::from(best.1.max(1))).ceil()).min(self.slots.slot_bytes.max(1)))
+    }
+}
+
+/// Chooses the way of a group between two processes.
+#[must_use]
+pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allowed) -> Choice {
+    let stages = Stages { costs, slots, group };
+    let mut classes = [Load::default(); CLASSES];
+    let mut all = Load::default();
+    let mut length_bytes = 0_u64;
+    let mut present = 0_u128;
+    for extent in group.extents {
+        let class = usize::try_from(u64::BITS - extent.length_bytes.leading_zeros()).unwrap_or(0);
+        let load = stages.load(extent.length_bytes);
+        if let Some(sum) = classes.get_mut(class) {
+            sum.add(&load);
+        }
+        present |= 1 << class;
+        all.add(&load);
+        length_bytes = length_bytes.saturating_add(extent.length_bytes);
+    }
+    let (staged_us, staged_fill) = stages.best(&all);
+    let choice = Choice {
+        route: Route::Direct,
+        staged_below_bytes: 0,
+        fill_bytes: 0,
+        extents: count(group.extents.len()),
+        length_bytes,
+        direct_us: (allowed != Allowed::Staged).then_some(all.direct_us),
+        staged_us: (allowed != Allowed::Direct).then_some(staged_us),
+        chosen_us: all.direct_us,
+        class: Some(costs.class),
+    };
+    let staged = Choice {
+        route: Route::Staged,
+        staged_below_bytes: u64::MAX,
+        fill_bytes: staged_fill,
+        chosen_us: staged_us,
+        ..choice
+    };
+    match allowed {
+        Allowed::Direct => return choice,
+        Allowed::Staged => return staged,
+        Allowed::Either => {}
+    }
+    // Direct, then what stages more and more of it: of those that are near the best, the first is taken.
+    let mut splits = [choice; CLASSES];
+    let mut number = 1;
+    let (mut below, mut above) = (Load::default(), all);
+    for (class, sum) in classes.iter().enumerate().filter(|(class, _)| present & (1 << class) != 0) {
+        if present >> class == 1 {
+            break;
+        }
+        below.add(sum);
+        above.direct_us -= sum.direct_us;
+        let (time, fill_bytes) = stages.best(&below);
+        let Some(split) = splits.get_mut(number) else { break };
+        *split = Choice {
+            route: Route::Split,
+            staged_below_bytes: 1_u64.checked_shl(u32::try_from(class).unwrap_or(0)).unwrap_or(u64::MAX),
+            fill_bytes,
+            chosen_us: time + above.direct_us.max(0.0),
+            ..choice
+        };
+        number += 1;
+    }
+    let candidates = || splits.iter().take(number).chain([&staged]);
+    let best = candidates().map(|candidate| candidate.chosen_us).fold(f64::INFINITY, f64::min);
+    candidates().find(|candidate| candidate.chosen_us <= best * PREFERENCE).copied().unwrap_or(choice)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "costs are estimates; 53 bits are more than enough")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+/// A number of slots; what is out of range becomes the nearest that is in it.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such conversions saturate")]
+fn small(number: f64) -> u32 {
+    number as u32
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such conversions saturate")]
+fn whole(number: f64) -> u64 {
+    number as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::CostTable;
+
+    const SLOTS: Slots = Slots { slot_bytes: 4 << 20, count: 8, launchers: 2 };
+
+    fn extents(lengths: &[u64]) -> Vec<Extent> {
+        let extent = |(task, length_bytes): (u32, &u64)| Extent {
+            local: u64::from(task) << 32,
+            remote: u64::from(task) << 33,
+            length_bytes: *length_bytes,
+            first_task: task,
+            task_count: 1,
+            skip_bytes: 0,
+        };
+        (0..).zip(lengths).map(extent).collect()
+    }
+
+    fn group(extents: &[Extent], direction: Direction) -> Group<'_> {
+        Group { extents, direction, local: Side::Device, remote: Side::Device }
+    }
+
+    fn costs(class: LinkClass, launches_per_device: bool) -> LinkCosts {
+        LinkCosts { launches_per_device, ..CostTable::built_in().costs(class) }
+    }
+
+    /// What the slots really do: each stage takes one slot at a time, in order, and a slot is used again when its
+    /// release has been heard of. Blocks are packed in order.
+    fn simulate_staged(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, fill_bytes: u64) -> f64 {
+        let descriptor = costs.descriptor(group.direction);
+        let mut fills: Vec<Vec<u64>> = vec![Vec::new()];
+        for extent in group.extents {
+            let mut left = extent.length_bytes;
+            while left > 0 {
+                let used: u64 = fills.last().unwrap().iter().sum();
+                if used > 0 && (used >= fill_bytes || used + left.min(slots.slot_bytes) > slots.slot_bytes) {
+                    fills.push(Vec::new());
+                }
+                let piece = left.min(slots.slot_bytes);
+                fills.last_mut().unwrap().push(piece);
+                left -= piece;
+            }
+        }
+        let (mut gathered, mut sent, mut scattered) = (0.0_f64, 0.0_f64, 0.0_f64);
+        let mut freed: Vec<f64> = Vec::new();
+        for (index, fill) in fills.iter().enumerate() {
+            let launchers = if costs.launches_per_device { 1.0 } else { f64::from(slots.launchers) };
+            let copies: f64 =
+                fill.iter().map(|piece| costs.device_copy.time_us(float(*piece)) / launchers).sum();
+            let shared = if costs.launches_per_device { descriptor.fixed_us } else { 0.0 };
+            let (before, behind) = match group.direction {
+                Direction::Write => (shared, 0.0),
+                Direction::Read => (0.0, shared),
+            };
+            let free_at = index
+                .checked_sub(usize::try_from(slots.count).unwrap())
+                .map_or(0.0, |earlier| freed[earlier]);
+            gathered = gathered.max(free_at) + copies + before;
+            let bytes = float(fill.iter().sum());
+            sent = sent.max(gathered) + descriptor.time_us(bytes);
+            scattered = scattered.max(sent + costs.message_us) + copies + behind;
+            freed.push(scattered + costs.message_us);
+        }
+        freed.last().copied().unwrap_or(0.0)
+    }
+
+    #[test]
+    fn small_blocks_over_roce_go_staged_and_long_ones_direct() {
+        let costs = costs(LinkClass::A2Roce, true);
+        let choose = |length_bytes: u64, number: usize| {
+            let extents = extents(&vec![length_bytes; number]);
+            choose(&costs, &SLOTS, &group(&extents, Direction::Write), Allowed::Either)
+        };
+        for kib in [16, 32, 64, 128] {
+            let choice = choose(kib << 10, 8192);
+            assert_eq!(choice.route, Route::Staged, "{choice}");
+            assert!(choice.direct_us.unwrap() / choice.chosen_us > 1.8, "{choice}");
+        }
+        assert_eq!(choose(1 << 20, 128).route, Route::Direct);
+        assert_eq!(choose(4 << 20, 16).route, Route::Direct);
+        // One block has nothing to be gathered with.
+        assert_eq!(choose(16 << 10, 1).route, Route::Direct);
+    }
+
+    #[test]
+    fn where_a_copy_costs_as_much_as_a_descriptor_everything_goes_direct() {
+        for class in [LinkClass::A2Hccs, LinkClass::A3Hccs, LinkClass::A3HccsTwoServers] {
+            for kib in [4, 16, 64] {
+                let extents = extents(&vec![kib << 10; 1000]);
+                for direction in [Direction::Write, Direction::Read] {
+                    let group = group(&extents, direction);
+                    let choice = choose(&costs(class, true), &SLOTS, &group, Allowed::Either);
+                    assert_eq!(choice.route, Route::Direct, "{choice}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mixed_lengths_are_split() {
+        let mut lengths = vec![16 << 10; 4000];
+        lengths.extend([32 << 20; 40]);
+        let extents = extents(&lengths);
+        let choice = choose(
+            &costs(LinkClass::A2Roce, true),
+            &SLOTS,
+            &group(&extents, Direction::Write),
+            Allowed::Either,
+        );
+        assert_eq!(choice.route, Route::Split, "{choice}");
+        assert!(choice.is_staged(16 << 10) && !choice.is_staged(32 << 20), "{choice}");
+        assert!(choice.chosen_us * 1.2 < choice.direct_us.unwrap(), "{choice}");
+        assert!(choice.chosen_us <= choice.staged_us.unwrap() * PREFERENCE, "{choice}");
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_not_taken() {
+        let extents = extents(&[16 << 10; 4000]);
+        let group = group(&extents, Direction::Read);
+        let costs = costs(LinkClass::A2Roce, true);
+        let direct = choose(&costs, &SLOTS, &group, Allowed::Direct);
+        assert_eq!((direct.route, direct.staged_us, direct.fill_bytes), (Route::Direct, None, 0));
+        let staged = choose(&costs, &SLOTS, &Group { remote: Side::Host, ..group }, Allowed::Staged);
+        assert_eq!((staged.route, staged.direct_us), (Route::Staged, None));
+        assert!(staged.is_staged(u64::MAX - 1) && staged.fill_bytes <= SLOTS.slot_bytes);
+        let nothing = choose(&costs, &SLOTS, &Group { extents: &[], ..group }, Allowed::Either);
+        assert_eq!(nothing.route, Route::Direct);
+        assert_eq!(Choice::local(group.extents).route, Route::Local);
+    }
+
+    #[test]
+    fn a_choice_tells_its_numbers() {
+        let extents = extents(&[16 << 10; 4000]);
+        let group = group(&extents, Direction::Write);
+        let text = choose(&costs(LinkClass::A2Roce, true), &SLOTS, &group, Allowed::Either).to_string();
+        for part in
+            ["staged on a2-roce", "4000 extents", "65536000 bytes", "direct 92800.0 us", "in slots of"]
+        {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+    }
+
+    /// For blocks of one length, the stages really played through: the choice is never more than 5 % worse.
+    #[test]
+    fn played_through_the_choice_is_near_the_better_route() {
+        for class in LinkClass::ALL {
+            for (per_device, direction) in
+                [(true, Direction::Write), (true, Direction::Read), (false, Direction::Write)]
+            {
+                let costs = costs(class, per_device);
+                for shift in 12..=22 {
+                    for number in [1, 8, 61, 512, 4096] {
+                        let extents = extents(&vec![1_u64 << shift; number]);
+                        let group = group(&extents, direction);
+                        let direct: f64 = extents
+                            .iter()
+                            .map(|extent| costs.descriptor(direction).time_us(float(extent.length_bytes)))
+                            .sum();
+                        let staged = |fill| simulate_staged(&costs, &SLOTS, &group, fill);
+                        let best_staged =
+                            (16..=22).map(|fill| staged(1 << fill)).fold(f64::INFINITY, f64::min);
+                        let choice = choose(&costs, &SLOTS, &group, Allowed::Either);
+                        let played = match choice.route {
+                            Route::Direct => direct,
+                            _ => staged(choice.fill_bytes),
+                        };
+                        let better = direct.min(best_staged);
+                        assert!(
+                            played <= better * 1.05 * 1.01,
+                            "{} {direction:?} {number} of {} bytes: {played} for {better}; {choice}",
+                            class.name(),
+                            1_u64 << shift,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// The modelled time of the choice is never more than 5 % above the better of the two pure routes, every
+        /// pure route is what its parts add up to, and no slot is made fuller than it is long.
+        #[test]
+        fn the_choice_is_never_much_worse_than_the_better_route(
+            lengths in prop::collection::vec((0_u32..28, 1_u64..=100), 1..200),
+            class in prop::sample::select(LinkClass::ALL.to_vec()),
+            per_device in any::<bool>(),
+            write in any::<bool>(),
+            sides in (any::<bool>(), any::<bool>()),
+            slot_shift in 16_u32..26,
+            slot_count in 1_u32..32,
+            launchers in 1_u32..5,
+        ) {
+            let length = |(shift, percent): &(u32, u64)| 1 + ((1 << shift) * percent / 100);
+            let lengths: Vec<u64> = lengths.iter().map(length).collect();
+            let extents = extents(&lengths);
+            let side = |host| if host { Side::Host } else { Side::Device };
+            let direction = if write { Direction::Write } else { Direction::Read };
+            let group = Group { local: side(sides.0), remote: side(sides.1), ..group(&extents, direction) };
+            let slots = Slots { slot_bytes: 1 << slot_shift, count: slot_count, launchers };
+            let costs = costs(class, per_device);
+            let choice = choose(&costs, &slots, &group, Allowed::Either);
+            let (direct, staged) = (choice.direct_us.unwrap(), choice.staged_us.unwrap());
+            prop_assert!(choice.chosen_us <= direct.min(staged) * 1.050_001, "{}", choice);
+            let one = |length: &u64| costs.descriptor(direction).time_us(float(*length));
+            let sum: f64 = lengths.iter().map(one).sum();
+            prop_assert!((sum - direct).abs() <= sum * 1e-6);
+            prop_assert_eq!(choice.length_bytes, lengths.iter().sum::<u64>());
+            prop_assert!(choice.fill_bytes <= slots.slot_bytes);
+            // A bound that any way through slots has: the wire takes every byte once.
+            prop_assert!(staged >= float(choice.length_bytes) / costs.descriptor(direction).link_bytes_per_us);
+            if choice.route == Route::Split {
+                let staged = lengths.iter().filter(|length| choice.is_staged(**length)).count();
+                prop_assert!(staged > 0 && staged < lengths.len());
+            }
+        }
+    }
+}
