@@ -37,8 +37,10 @@
 //! contiguous on both sides become one extent; a transport splits extents where the vendor needs it.
 //!
 //! Host memory of another process goes by [`transport::host`] when that process has proven to run on this host (it
-//! wrote a number of our choice into its memory, and we read it there through the kernel), else by
-//! [`transport::tcp`], which speaks upstream's data protocol in both roles: that is how engines of ours and of
+//! wrote a number of our choice on a board in its memory, and we found it there): memory of our own making
+//! ([`memory::SharedMemory`]) is mapped and copied in user space, other memory is moved by the kernel, and every
+//! access is counted on the board, so that a withdrawal knows its end even of a peer that stands still. Else it goes
+//! by [`transport::tcp`], which speaks upstream's data protocol in both roles: that is how engines of ours and of
 //! upstream mix. The published protocol is `tcp` with the host buffers; memory of devices stands in our own object
 //! of the descriptor, so that no TCP peer reaches for it.
 //!
@@ -73,7 +75,7 @@
 //!
 //! Locks are short and none is held across I/O, a vendor call or a callback, with one exception that the vendor
 //! forces: the process-wide lock around the making of a communicator. Where two are held, the order is: engine's
-//! table of NPUs, then the table of peers, then a peer's state, then segments, then a registry, then channels (map,
+//! table of NPUs, then the table of peers, then a peer's state, then segments, then boards, then a registry, then channels (map,
 //! slot, channel, device regions; see [`transport::ascend`]), then a batch's gate, then notes and metrics. A TCP
 //! lane's state comes before its peer's queue, and what a lane has finished is reported after both are let go. A lane
 //! holds its own lock while it uses its socket, which never blocks.
@@ -130,6 +132,9 @@
 //! | requests in flight on a TCP lane | `transport/tcp/lane.rs` | `MAX_REQUESTS` |
 //! | event loops of the TCP transport | `transport/tcp/reactor.rs` | `MAX_LOOPS` |
 //! | bytes copied between two looks at a stop | `memory/copy.rs` | `MAX_CHUNK_BYTES` |
+//! | peers of one host that use an engine's memory | `transport/host/board.rs` | `MAX_BOARDS` |
+//! | ranges that such a peer may use | `transport/host/layout.rs` | `MAX_RANGES` |
+//! | pieces of a peer's shared memory that are mapped | `transport/host/peer.rs` | `MAX_IMPORTED` |
 //! | failures that the log tells apart | `report.rs` | `MAX_SITES` |
 #![deny(unsafe_code)]
 

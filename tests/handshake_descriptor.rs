@@ -11,6 +11,7 @@
 
 use mooncake::endpoint::Incarnation;
 use mooncake::error::Code;
+use mooncake::memory::{SharedFile, SharedRange};
 use mooncake::segment::{BufferDescriptor, DeviceMemory, Ours, RankInfo, SegmentDescriptor, View};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -73,6 +74,10 @@ fn our_own_key_is_one_object_at_the_top_level() {
         epoch: 3,
         devices: vec![0, 1],
         memory: vec![DeviceMemory { address: 4096, length_bytes: 64, device: 1 }],
+        shared: vec![SharedRange {
+            address: 8192,
+            file: SharedFile { descriptor: 9, inode: 77, length_bytes: 4096 },
+        }],
     };
     let mut descriptor = SegmentDescriptor::decode(golden("0.3.13.post1")).unwrap();
     let plain = serde_json::from_slice::<serde_json::Value>(&descriptor.encode()).unwrap();
@@ -191,7 +196,7 @@ proptest! {
         let ours = ours.map(|(id, pid, control_port, epoch, devices)| Ours {
             version: 1,
             incarnation: Incarnation { id, pid, boot_id: "boot".into() },
-            control_port, epoch, devices, memory: Vec::new(),
+            control_port, epoch, devices, memory: Vec::new(), shared: Vec::new(),
         });
         let descriptor = SegmentDescriptor {
             name, protocol: "ascend".into(), buffers, tcp_data_port, tcp_proto_version,

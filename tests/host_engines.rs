@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use mooncake::config::Config;
 use mooncake::engine::{Direction, Engine, EngineOptions, Note, Request};
 use mooncake::error::Code;
+use mooncake::memory::{HugePages, SharedMemory};
 use mooncake_test_support::{Child, wait_until};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -26,13 +27,16 @@ const MIB: usize = 1 << 20;
 /// How host memory gets from one process to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
+    /// Memory that the kernel copies from process to process.
     SameHost,
+    /// Memory of our own making, which is mapped.
+    Mapped,
     Tcp,
     /// The peer says that it runs elsewhere.
     OtherHost,
 }
 
-const ROUTES: [Route; 3] = [Route::SameHost, Route::Tcp, Route::OtherHost];
+const ROUTES: [Route; 4] = [Route::SameHost, Route::Mapped, Route::Tcp, Route::OtherHost];
 
 fn engine(host: &str, route: Route) -> Arc<Engine> {
     let config = Config { force_tcp: route == Route::Tcp, ..Config::default() };
@@ -76,6 +80,9 @@ impl Peer {
         if route == Route::OtherHost {
             command.env("MOONCAKE_TRANSFER_BOOT_ID", "another-boot");
         }
+        if route == Route::Mapped {
+            command.env("HOST_ENGINES_MAPPED", "1");
+        }
         let child = Child::start(&mut command);
         let line = child.wait_for_line(LONG, |line| line.contains("ready "));
         let words: Vec<_> = line.split_once("ready ").unwrap().1.split(' ').collect();
@@ -91,6 +98,46 @@ impl Peer {
     }
 }
 
+/// The peer's buffer.
+enum Buffer {
+    Private(Vec<u8>),
+    Shared(SharedMemory),
+}
+
+impl Buffer {
+    fn new() -> Self {
+        if std::env::var_os("HOST_ENGINES_MAPPED").is_none() {
+            return Self::Private(vec![0_u8; BUFFER]);
+        }
+        Self::Shared(SharedMemory::allocate(BUFFER as u64, HugePages::No).unwrap())
+    }
+
+    fn address(&self) -> u64 {
+        match self {
+            Self::Private(bytes) => address(bytes),
+            Self::Shared(memory) => memory.address(),
+        }
+    }
+
+    fn fill(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Private(own) => own.copy_from_slice(bytes),
+            Self::Shared(memory) => memory.write(0, bytes).unwrap(),
+        }
+    }
+
+    fn load(&self, offset: usize, length: usize) -> Vec<u8> {
+        match self {
+            Self::Private(own) => std::hint::black_box(own)[offset..][..length].to_vec(),
+            Self::Shared(memory) => {
+                let mut bytes = vec![0; length];
+                memory.read(offset as u64, &mut bytes).unwrap();
+                bytes
+            }
+        }
+    }
+}
+
 #[test]
 fn peer_process() {
     let Ok(host) = std::env::var("HOST_ENGINES_PEER") else { return };
@@ -102,8 +149,8 @@ fn peer_process() {
         config: Config::from_env(),
     })
     .unwrap();
-    let mut buffer = vec![0_u8; BUFFER];
-    let base = buffer.as_mut_ptr().expose_provenance() as u64;
+    let mut buffer = Buffer::new();
+    let base = buffer.address();
     engine.register(base, BUFFER as u64, "cpu:0").unwrap();
     println!("\nready {} {base}", engine.name());
     let mut extra: Vec<Vec<u8>> = Vec::new();
@@ -113,13 +160,13 @@ fn peer_process() {
         let figure = |index: usize| words[index].parse::<usize>().unwrap();
         let answer = match words[0] {
             "fill" => {
-                buffer.copy_from_slice(&pattern(figure(1) as u64, BUFFER));
+                buffer.fill(&pattern(figure(1) as u64, BUFFER));
                 "done".to_owned()
             }
             // Whether length bytes at offset are the first of the pattern.
             "check" => {
                 let (seed, offset, length) = (figure(1) as u64, figure(2), figure(3));
-                (std::hint::black_box(&buffer)[offset..][..length] == pattern(seed, length)).to_string()
+                (buffer.load(offset, length) == pattern(seed, length)).to_string()
             }
             "unregister" => code(engine.unregister(base)),
             "register" => code(engine.register(base, BUFFER as u64, "*")),
@@ -159,6 +206,18 @@ fn jobs(engine: &Engine) -> (u64, u64) {
     (value("mooncake_transfer_same_host_jobs_total"), value("mooncake_transfer_tcp_jobs_total"))
 }
 
+/// Pieces of other processes' buffers in this one's address space. Tests of one process run one at a time.
+fn mapped_pieces() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let length = |line: &str| {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        Some(usize::from_str_radix(end, 16).ok()? - usize::from_str_radix(start, 16).ok()?)
+    };
+    maps.lines()
+        .filter(|line| line.contains("/memfd:mooncake-transfer") && length(line) == Some(BUFFER))
+        .count()
+}
+
 #[test]
 fn every_size_arrives_by_every_route_both_ways_and_both_families() {
     for host in ["127.0.0.1", "::1"] {
@@ -191,9 +250,12 @@ fn every_size_arrives_by_every_route_both_ways_and_both_families() {
             let (same_host, tcp) = jobs(&engine);
             assert_eq!(
                 (same_host, tcp),
-                if route == Route::SameHost { (10, 0) } else { (0, 10) },
+                if matches!(route, Route::SameHost | Route::Mapped) { (10, 0) } else { (0, 10) },
                 "{route:?}"
             );
+            assert_eq!(mapped_pieces(), usize::from(route == Route::Mapped), "{route:?}");
+            drop(engine);
+            assert_eq!(mapped_pieces(), 0, "a closed engine maps nothing");
             let mut notes = String::new();
             assert!(wait_until(LONG, || {
                 let more = peer.ask("notes");

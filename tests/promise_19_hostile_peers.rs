@@ -26,7 +26,9 @@ use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
 use mooncake::error::{Error, Result};
 use mooncake::handshake;
+use mooncake::memory::SharedFile;
 use mooncake::segment::SegmentDescriptor;
+use mooncake::transport::host::BoardPlace;
 use promise::{PAGE, Peer, moving, software_npu};
 
 /// Serves one text after another as its descriptor, one per client.
@@ -218,7 +220,10 @@ fn a_rogue_on_the_control_connection() {
         Message::Withdrawn,
         Message::Pong,
         Message::Done,
-        Message::Proof { address: 1 },
+        Message::Proof(BoardPlace {
+            address: 1,
+            file: SharedFile { descriptor: 1, inode: 1, length_bytes: 1 },
+        }),
         Message::Prove { challenge: "not hexadecimal".to_owned() },
     ];
     for _ in 0..3 {

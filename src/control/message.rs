@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Stage};
+use crate::transport::host::BoardPlace;
 
 /// Version of this protocol; peers of another one are refused by both sides.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -181,16 +182,13 @@ pub enum Message {
     },
     /// Nothing of the sender touches the withdrawn ranges any more.
     Withdrawn,
-    /// Write this number into your memory and answer [`Message::Proof`], so that I can look for it there.
+    /// Write this number on a board that we share and answer [`Message::Proof`], so that I can look for it there.
     Prove {
         /// 32 hexadecimal digits.
         challenge: String,
     },
-    /// The number stands there.
-    Proof {
-        /// Address in the sender's memory.
-        address: u64,
-    },
+    /// The number stands there, on the board of the two.
+    Proof(BoardPlace),
     /// The request failed.
     Failed(Failure),
     /// The request is done.

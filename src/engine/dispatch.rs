@@ -250,6 +250,12 @@ impl Shared {
             return None;
         }
         prove(&self.incarnation, peer, connection, deadline)
+            .inspect(|host| {
+                if let Some(why) = host.no_copies() {
+                    let name = &connection.peer().segment;
+                    log::info!("host memory of {name} goes by TCP unless it is shared memory: {why}");
+                }
+            })
             .inspect_err(|error| {
                 log::info!("host memory of {} goes by TCP: {error}", connection.peer().segment);
             })
@@ -369,7 +375,7 @@ impl Shared {
 
     /// Moves a job between host memory of ours and of another process.
     pub(super) fn send_host(&self, job: Job, remote: &Arc<Remote>) {
-        if let Some(host) = &remote.host {
+        if let Some(host) = remote.host.as_ref().filter(|host| host.takes(&job.extents)) {
             self.observed.metrics.same_host_jobs.increment();
             // A refused job is finished as failed by the transport.
             return drop(self.host_memory.submit(job, host));

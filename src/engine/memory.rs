@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::{Engine, Shared, process};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
-use crate::memory::{ByteRange, Location, MemoryKind};
+use crate::memory::{ByteRange, Location, MemoryKind, SharedMemory};
+use crate::registry::Region;
 use crate::transport::ascend::Ascend;
+use crate::transport::host::Placed;
 
 /// How long requests of peers that are on their way keep a withdrawal waiting.
 const LAST_REQUESTS_LIMIT: Duration = Duration::from_secs(1);
@@ -57,7 +59,13 @@ impl Engine {
             }
         }
         undo.done.clear();
-        registration.commit();
+        for &(range, _, kind) in &ranges {
+            if let Some(memory) = SharedMemory::containing(range).filter(|_| kind == MemoryKind::Host) {
+                shared.shared_memory.lock().insert(range.start(), memory);
+            }
+        }
+        let regions = registration.commit();
+        shared.open_at_peers(&regions);
         shared.observed.metrics.registrations.add(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
         shared.publish(shared.metadata_deadline())
     }
@@ -166,6 +174,14 @@ impl Shared {
         if let Some(withdrawal) = &withdrawal {
             withdrawal.finish(deadline.sooner(Deadline::after(LAST_REQUESTS_LIMIT)))?;
         }
+        if withdrawal.is_some()
+            && let Err(error) = self.close_at_peers(removal.region())
+        {
+            let region = Arc::clone(removal.region());
+            drop(removal); // it stays registered
+            self.open_at_peers(&[region]);
+            return Err(error);
+        }
         for engine in process::all() {
             engine.call_in(range, deadline);
         }
@@ -179,13 +195,38 @@ impl Shared {
             }
         }
         removal.commit();
+        let memory = self.shared_memory.lock().remove(&address);
+        drop(memory); // the last one unmaps, which needs no lock of ours
         Ok(())
+    }
+
+    /// Lets peers of this host use ranges.
+    fn open_at_peers(&self, regions: &[Arc<Region>]) {
+        self.boards.open(|| regions.iter().filter_map(|region| placed(region)).collect());
+    }
+
+    /// Lets no peer of this host use a range any more, whatever it says or does not say.
+    fn close_at_peers(&self, region: &Arc<Region>) -> Result<()> {
+        let closed = Placed { place: region.place(), range: region.range() };
+        self.boards.close(closed, Deadline::after(LAST_REQUESTS_LIMIT))
+    }
+
+    /// What peers of this host may use now.
+    pub(super) fn placed(&self) -> Vec<Placed> {
+        let (_, regions) = self.registry.snapshot();
+        regions.iter().filter_map(|region| placed(region)).collect()
     }
 
     /// The time a metadata exchange or a withdrawal may take.
     pub(super) fn metadata_deadline(&self) -> Deadline {
         Deadline::after(self.config.handshake_connect_timeout)
     }
+}
+
+/// A range as a board has it, if a peer may use it.
+fn placed(region: &Region) -> Option<Placed> {
+    let usable = region.kind() == MemoryKind::Host && region.is_open();
+    usable.then(|| Placed { place: region.place(), range: region.range() })
 }
 
 fn number(stated: Option<u32>) -> String {

@@ -23,7 +23,7 @@ mod remote;
 mod segments;
 mod submit;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -38,13 +38,14 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake::Listener;
+use crate::memory::SharedMemory;
 use crate::metadata::{self, Metadata};
 use crate::notify::NoteQueue;
 use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::segment::{SegmentId, SegmentTable};
 use crate::topology::{Links, Topology};
-use crate::transport::host::{Host, ProofSlots};
+use crate::transport::host::{Boards, Host};
 use crate::transport::local::Local;
 use crate::transport::tcp::{self, Tcp};
 
@@ -145,7 +146,10 @@ pub(crate) struct Shared {
     local: Local,
     host_memory: Host,
     bouncer: Bouncer,
-    proofs: ProofSlots,
+    /// What peers of this host may use of our memory.
+    boards: Boards,
+    /// The shared memory that registered ranges lie in, by their first address; kept as long as they are.
+    shared_memory: Mutex<BTreeMap<u64, SharedMemory>>,
     topology: Mutex<Topology>,
     closed: AtomicBool,
     /// The process that made the engine; a child after `fork` has none of its threads.
@@ -194,7 +198,8 @@ impl Engine {
             local: Local::start(&config),
             host_memory: Host::new(),
             bouncer: Bouncer::default(),
-            proofs: ProofSlots::default(),
+            boards: Boards::default(),
+            shared_memory: Mutex::default(),
             topology: Mutex::new(topology),
             closed: AtomicBool::new(false),
             pid: std::process::id(),
@@ -434,6 +439,7 @@ impl Shared {
         if let Some(control) = self.control.get() {
             control.shutdown();
         }
+        self.boards.shutdown();
     }
 }
 

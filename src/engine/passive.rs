@@ -86,9 +86,14 @@ impl Handler for Passive {
                 engine.withdraw_remote(&from.peer().incarnation, &ranges, epoch)?;
                 Ok(Message::Withdrawn)
             }
+            Message::Prove { .. } if !engine.config.same_host || engine.config.force_tcp => {
+                let what = "transfers between processes of one host are turned off there";
+                Err(Error::new(Code::Unsupported, Stage::Connect, what))
+            }
             Message::Prove { challenge } => {
-                let address = engine.proofs.write(&Challenge::parse(&challenge)?);
-                Ok(Message::Proof { address })
+                let challenge = Challenge::parse(&challenge)?;
+                let placed = || engine.placed();
+                engine.boards.offer(&from.peer().segment, &challenge, placed).map(Message::Proof)
             }
             // A peer must not make this process open CANN: without NPU memory of ours there is nothing to offer for.
             message => {

@@ -134,6 +134,9 @@ impl Remote {
             Some((ByteRange::checked(address, length_bytes)?, MemoryKind::Device(device)))
         });
         let mut wanted: Vec<(ByteRange, MemoryKind)> = buffers.chain(devices).collect();
+        if let (Some(host), Some(ours)) = (&self.host, &descriptor.ours) {
+            host.import(&ours.shared);
+        }
         // Held to the end, so that a withdrawal finds either nothing of this or all of it.
         let mut withdrawn = self.withdrawn.lock();
         if let Some(ours) = &descriptor.ours {
@@ -195,12 +198,9 @@ pub(super) fn prove(
     if !own.same_boot(peer) {
         return Err(no("it runs on another host".into()));
     }
-    let process =
-        HostPeer::open(peer.pid).map_err(|error| no(format!("no process {}: {error}", peer.pid)))?;
     let challenge = Challenge::new()?;
     match connection.request(Message::Prove { challenge: challenge.hex() }, deadline)? {
-        Message::Proof { address } if process.shows(&challenge, address)? => Ok(Arc::new(process)),
-        Message::Proof { .. } => Err(no(format!("process {} here is another one", peer.pid))),
+        Message::Proof(place) => HostPeer::prove(peer.pid, &challenge, &place).map(Arc::new),
         _ => Err(no("it gave no proof".into())),
     }
 }

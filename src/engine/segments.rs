@@ -6,7 +6,7 @@ use super::{Engine, Shared};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake;
-use crate::memory::MemoryKind;
+use crate::memory::{MemoryKind, SharedMemory};
 use crate::notify::Note;
 use crate::segment::{
     BufferDescriptor, DeviceMemory, LOCAL_SEGMENT, OURS_VERSION, Ours, Segment, SegmentDescriptor,
@@ -164,6 +164,9 @@ impl Shared {
                 Some(DeviceMemory { address: range.start(), length_bytes: range.length_bytes(), device })
             })
             .collect();
+        let mut shared: Vec<_> = self.shared_memory.lock().values().map(SharedMemory::place).collect();
+        shared.sort_unstable();
+        shared.dedup();
         let mut devices: Vec<i32> = memory.iter().map(|range| range.device).collect();
         devices.sort_unstable();
         devices.dedup();
@@ -192,6 +195,7 @@ impl Shared {
                 epoch,
                 devices,
                 memory,
+                shared,
             }),
             ..SegmentDescriptor::default()
         }

@@ -2,13 +2,18 @@
 //!
 //! This is the only module of the core with `unsafe`. Addresses are plain `u64` everywhere else: an address
 //! of a peer or of a device is a number here, never a pointer. A number becomes a pointer in [`copy`] alone,
-//! under the contract written there.
+//! under the contract written there. Memory of our own making, which peers of this host can map, is [`shared`].
 
 pub mod copy;
 pub(crate) mod io;
 mod location;
+pub(crate) mod mapping;
 pub(crate) mod process;
 mod range;
+pub(crate) mod sealed;
+pub mod shared;
 
 pub use location::{Location, MemoryKind};
 pub use range::ByteRange;
+pub use sealed::SharedFile;
+pub use shared::{HugePages, Pages, SharedMemory, SharedRange};

@@ -3,8 +3,10 @@
 //! The kernel checks both sides: an address that is not mapped at either end is an error here, never a fault. It
 //! also decides whether this process may touch that one at all (same user, same container, Yama's rules).
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -100,6 +102,37 @@ impl Process {
             self.seen_us.fetch_max(now_us, Ordering::Relaxed);
         }
         alive
+    }
+
+    /// Refuses when it has ended; always looks.
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        if self.is_alive() { Ok(()) } else { Err(gone()) }
+    }
+
+    /// Opens the file behind a descriptor of it, by a description of our own.
+    ///
+    /// # Errors
+    /// What the kernel says; `InvalidData` when the descriptor is not that file.
+    pub(crate) fn open_file(&self, descriptor: i32, inode: u64) -> io::Result<File> {
+        let path = format!("/proc/{}/fd/{descriptor}", self.pid);
+        // To open a device or a pipe can have effects, so it is looked at first.
+        let facts = std::fs::metadata(&path)?;
+        if !facts.is_file() || facts.ino() != inode {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer has closed the file"));
+        }
+        let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
+        // Was that its number all the time?
+        if self.is_alive() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// A copy of a descriptor of it; the two share position and locks.
+    pub(crate) fn copy_descriptor(&self, descriptor: i32) -> io::Result<OwnedFd> {
+        // SAFETY: three integers; the call gives a descriptor or -1.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), descriptor, 0) };
+        let copy = i32::try_from(result).ok().filter(|copy| *copy >= 0);
+        let copy = copy.ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: the descriptor was just made for us, and nobody else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(copy) })
     }
 
     /// Reads a few bytes of it.

@@ -54,7 +54,9 @@ impl Region {
         self.kind
     }
 
-    pub(super) fn place(&self) -> u32 {
+    /// A small number that no other region of the registry has at the same time.
+    #[must_use]
+    pub fn place(&self) -> u32 {
         self.place
     }
 

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Incarnation;
+use crate::memory::SharedRange;
 
 /// Version of [`Ours`]; a peer with another one is refused loudly on both sides.
 pub const OURS_VERSION: u32 = 1;
@@ -125,6 +126,9 @@ pub struct Ours {
     /// Memory of devices. It is no part of the upstream descriptor, whose peers would reach for it by TCP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub memory: Vec<DeviceMemory>,
+    /// Shared memory that host buffers lie in, by address, for peers of the same host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<SharedRange>,
 }
 
 /// One range of memory of a device.

@@ -1,69 +1,32 @@
-//! Host memory of another process of the same host, moved by the kernel from one address space to the other.
+//! Host memory of another process of the same host: mapped where it is of our own making
+//! ([`SharedMemory`](crate::memory::SharedMemory)), else moved by the kernel from one address space to the other.
 //!
 //! Both ends' ranges are pinned by the engine for as long as a job runs, so that neither side can withdraw them
-//! meanwhile; what is copied in one call is at most a piece, so that a stop is prompt.
+//! meanwhile; what is copied in one call is at most a piece, so that a stop is prompt. Besides, each access is
+//! counted on a board that the two processes share ([`layout`]), so that the owner knows when nobody touches a range
+//! even if the peer says nothing.
 //!
-//! "Same host" is proven ([`proof`]), never guessed: the peer writes a number of our choice where it says, and
-//! we read it there through the kernel.
+//! "Same host" is proven ([`proof`]), never guessed: the peer writes a number of our choice on the board, and we find
+//! it there by its process number. That needs the right to look at the other process; the kernel's copy needs more
+//! (Yama can forbid it), so it is tried apart, and without it only mapped memory goes this way.
 
+mod board;
+mod layout;
+mod peer;
 mod proof;
+mod visit;
 
 use std::sync::Arc;
 
-use super::copier::{Block, HostCopier, Mover};
+use super::copier::{HostCopier, Mover};
 use super::{Job, Request};
 use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::memory::process::{MAX_BLOCKS, Process};
-use crate::plan::Direction;
 
-pub use proof::{CHALLENGE_BYTES, Challenge, ProofSlots};
-
-/// A process of this host whose memory we may reach.
-#[derive(Debug)]
-pub struct HostPeer {
-    process: Process,
-}
-
-impl HostPeer {
-    /// The process with that number now, if this one may reach its memory. Nothing is proven yet.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn open(pid: u32) -> std::io::Result<Self> {
-        Process::open(pid).map(|process| Self { process })
-    }
-
-    /// Whether `challenge` stands at that address of the process: then it is the one that was asked to write it.
-    ///
-    /// # Errors
-    /// [`Code::Unsupported`](crate::error::Code::Unsupported) when the kernel does not let us look.
-    pub fn shows(&self, challenge: &Challenge, address: u64) -> Result<bool> {
-        let mut bytes = [0; CHALLENGE_BYTES];
-        self.process.peek(address, &mut bytes)?;
-        Ok(challenge.matches(&bytes))
-    }
-
-    /// Whether the process has not ended.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.process.is_alive()
-    }
-}
-
-impl Mover for HostPeer {
-    fn copy(&self, direction: Direction, blocks: &[Block]) -> Result<()> {
-        let mut list = [(0, 0, 0); MAX_BLOCKS];
-        for chunk in blocks.chunks(MAX_BLOCKS) {
-            for (entry, block) in list.iter_mut().zip(chunk) {
-                *entry = (block.local, block.remote, block.length_bytes);
-            }
-            self.process
-                .transfer(direction == Direction::Write, list.get(..chunk.len()).unwrap_or_default())?;
-        }
-        Ok(())
-    }
-}
+pub use board::{BoardPlace, Boards, MAX_BOARDS, Placed};
+pub use layout::MAX_RANGES;
+pub use peer::{HostPeer, MAX_IMPORTED};
+pub use proof::{CHALLENGE_BYTES, Challenge};
 
 /// The transport of requests whose other end is another process of this host.
 pub struct Host {
