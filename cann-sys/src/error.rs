@@ -5,7 +5,7 @@ use crate::functions::{Library, Symbol};
 use crate::options::Place;
 use crate::release::{Release, Since};
 use core::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A library that is open, and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,19 +52,25 @@ pub enum AttemptFailure {
     },
 }
 
-impl fmt::Display for Attempt {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} ({}): ", self.path.display(), self.place)?;
+impl Attempt {
+    /// Why it did not do, in words.
+    fn reason(&self) -> String {
         match &self.failure {
             AttemptFailure::NotOpened(text) => {
-                // The linker begins with the path, which the line has already.
-                let text = text.strip_prefix(&format!("{}: ", self.path.display())).unwrap_or(text);
-                formatter.write_str(text)
+                // The linker begins with the path, which stands beside it.
+                let prefix = format!("{}: ", self.path.display());
+                text.strip_prefix(&prefix).unwrap_or(text).to_owned()
             }
             AttemptFailure::SecondCopy { loaded } => {
-                write!(formatter, "refused, the process has loaded {}", loaded.display())
+                format!("refused, the process has loaded {}", loaded.display())
             }
         }
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({}): {}", self.path.display(), self.place, self.reason())
     }
 }
 
@@ -92,14 +98,53 @@ impl fmt::Display for LoadError {
         for provenance in &self.libraries_found {
             write!(formatter, "\n  found {provenance}")?;
         }
-        for attempt in &self.attempts {
-            write!(formatter, "\n  tried {attempt}")?;
+        for group in &groups(&self.attempts) {
+            write!(formatter, "\n  tried {group}")?;
         }
         Ok(())
     }
 }
 
 impl core::error::Error for LoadError {}
+
+/// Attempts in one directory that ended alike: a search that finds nothing fails in the same way file after file.
+struct Group<'a> {
+    directory: &'a Path,
+    files: Vec<String>,
+    place: Place,
+    reason: String,
+}
+
+impl fmt::Display for Group<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files = self.files.join(", ");
+        match self.files.as_slice() {
+            [file] => write!(formatter, "{}", self.directory.join(file).display())?,
+            _ if self.directory.as_os_str().is_empty() => formatter.write_str(&files)?,
+            _ => write!(formatter, "{}/ for {files}", self.directory.display())?,
+        }
+        write!(formatter, " ({}): {}", self.place, self.reason)
+    }
+}
+
+/// All attempts, each in one group; the groups in the order of their first attempts.
+fn groups(attempts: &[Attempt]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for attempt in attempts {
+        let directory = attempt.path.parent().unwrap_or(Path::new(""));
+        let file = attempt.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let reason = attempt.reason();
+        let like = |group: &&mut Group<'_>| {
+            group.directory == directory && group.place == attempt.place && group.reason == reason
+        };
+        match groups.iter_mut().find(like) {
+            Some(group) if group.files.contains(&file) => {}
+            Some(group) => group.files.push(file),
+            None => groups.push(Group { directory, files: vec![file], place: attempt.place, reason }),
+        }
+    }
+    groups
+}
 
 /// CANN is loaded, but lacks functions that were asked for.
 #[derive(Debug, Clone)]
@@ -154,8 +199,8 @@ impl fmt::Display for MissingSymbols {
         for provenance in &self.searched {
             write!(formatter, "\n  searched {provenance}")?;
         }
-        for attempt in &self.attempts {
-            write!(formatter, "\n  tried {attempt}")?;
+        for group in &groups(&self.attempts) {
+            write!(formatter, "\n  tried {group}")?;
         }
         Ok(())
     }

@@ -1,12 +1,11 @@
 """What a call with 10,000 blocks costs before anything moves: our binding against upstream's, side by side.
 
-Usage: bench_lists.py [PYTHON OF AN ENVIRONMENT WITH UPSTREAM'S WHEEL]
-
 Each measures the same call in a process of its own: batch_register_memory of lists of 10,001 addresses and 10,000
 lengths, which both refuse once they have converted them. What the refusal itself costs is taken off by the same call
 with two integers. Also the time of the import.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -33,27 +32,49 @@ def seconds(count):
 print(loaded, seconds(10_001) - seconds(2))
 """
 
-RUNS = 5
+RUNS = 9
+WHATS = (("import", "ms", 1e3), ("2 x 10,000 integers", "us", 1e6))
 
 
-def measure(python: str, environment: dict[str, str]) -> tuple[float, float]:
-    """Medians of the import and of the conversion of two lists of 10,000, in seconds."""
-    rows = []
-    for _ in range(RUNS):
-        outcome = subprocess.run([python, "-c", MEASURE], env=environment, capture_output=True, text=True, check=True)
-        rows.append([float(word) for word in outcome.stdout.split()[-2:]])
-    return statistics.median(row[0] for row in rows), statistics.median(row[1] for row in rows)
+def measure(python: str, environment: dict[str, str]) -> list[float]:
+    """Import, and conversion of two lists of 10,000, in seconds."""
+    outcome = subprocess.run([python, "-c", MEASURE], env=environment, capture_output=True, text=True, check=True)
+    return [float(word) for word in outcome.stdout.split()[-2:]]
+
+
+def machine() -> str:
+    """Processor and cores."""
+    text = Path("/proc/cpuinfo").read_text()
+    model = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    return f"{model or 'unknown'}, {os.cpu_count()} cores"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("upstream", nargs="?", help="Python of an environment with upstream's wheel")
+    parser.add_argument("--record", type=Path, help="file for the record")
+    parser.add_argument("--commit", default="unknown")
+    arguments = parser.parse_args()
     package = Path(__file__).resolve().parents[2] / "ffi" / "python"
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    rows = {"ours": measure(sys.executable, {**plain, "PYTHONPATH": str(package)})}
-    if len(sys.argv) > 1:
-        rows["upstream"] = measure(sys.argv[1], plain)
-    print(f"{'':10}{'import ms':>12}{'2 x 10,000 integers us':>26}")
-    for name, (loaded, converted) in rows.items():
-        print(f"{name:10}{loaded * 1e3:12.1f}{converted * 1e6:26.0f}")
+    sides = {"ours": (sys.executable, {**plain, "PYTHONPATH": str(package)})}
+    if arguments.upstream:
+        sides["upstream"] = (arguments.upstream, plain)
+    # In turns, so that what else the machine does falls on both.
+    rows: dict[str, list[list[float]]] = {name: [] for name in sides}
+    for _ in range(RUNS):
+        for name, side in sides.items():
+            rows[name].append(measure(*side))
+    lines = ["binding,what,unit,median,low,high"]
+    for name, measured in rows.items():
+        for number, (what, unit, factor) in enumerate(WHATS):
+            values = sorted(row[number] * factor for row in measured)
+            middle = statistics.median(values)
+            print(f"{name:10}{what:22}{middle:10.1f} {unit} [{values[0]:.1f}-{values[-1]:.1f}]")
+            lines.append(f'{name},"{what}",{unit},{middle:.3f},{values[0]:.3f},{values[-1]:.3f}')
+    if arguments.record:
+        head = [f"# machine: {machine()}; commit: {arguments.commit}", f"# command: bench_lists.py, {RUNS} runs in turns"]
+        arguments.record.write_text("\n".join(head + lines) + "\n")
 
 
 if __name__ == "__main__":

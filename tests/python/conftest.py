@@ -138,6 +138,10 @@ def peers():
             peer.kill()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--wheel", type=Path, help="test this wheel instead of one packed from the build")
+
+
 def count_skip(name: str, reason: str) -> None:
     """Adds a skip to the list that `make test` shows at its end."""
     log = os.environ.get("MOONCAKE_TRANSFER_SKIP_LOG")

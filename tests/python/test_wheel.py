@@ -24,7 +24,9 @@ def bare_environment(**variables: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def wheel(tmp_path_factory, pytestconfig) -> Path:
+    if pytestconfig.getoption("--wheel"):
+        return pytestconfig.getoption("--wheel").resolve()
     missing = [name for name in ("mooncake", "transfer_engine_bench", "mooncake_master") if not (built() / name).is_file()]
     assert not missing, f"not built: {missing}"
     output = tmp_path_factory.mktemp("dist")
@@ -100,6 +102,20 @@ def test_it_lies_in_the_environment_and_moves_memory(installed):
     outcome = installed.run("python", str(example))
     assert outcome.returncode == 0, outcome.stderr
     assert "131072 bytes" in outcome.stdout and "right" in outcome.stdout
+
+
+def test_the_source_tree_needs_no_installation(tmp_path):
+    """With ffi/python on PYTHONPATH the package finds target/release of its tree."""
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT / "include", tree / "include")
+    shutil.copytree(PACKAGE / "mooncake", tree / "ffi" / "python" / "mooncake")
+    (tree / "target").mkdir()
+    (tree / "target" / "release").symlink_to(built())
+    environment = {**bare_environment(), "PYTHONPATH": str(tree / "ffi" / "python")}
+    example = str(ROOT / "examples" / "python" / "transfer.py")
+    outcome = subprocess.run([sys.executable, example], env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "right" in outcome.stdout
 
 
 def test_pip_builds_it_from_the_source_tree(tmp_path):
