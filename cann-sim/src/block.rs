@@ -43,8 +43,12 @@ pub enum Owner {
 pub struct Block {
     /// First address the user sees.
     pub start: usize,
-    /// Bytes that are really there (the request rounded up).
+    /// Bytes that are really there (the request rounded up to whole pages or grains).
     pub length: usize,
+    /// Bytes that can be registered: those asked for, to the end of their last page. That the padding, which can
+    /// take a page of its own, does not count, and that the rest of the last page does, is inferred from memory
+    /// being shared by whole pages (facts 1.6, sharing).
+    pub size: usize,
     /// Where.
     pub place: Place,
     /// 4096 or 2 MiB.
@@ -64,6 +68,13 @@ impl Block {
     pub fn reach(&self, address: usize, length: usize) -> Option<usize> {
         let offset = address.checked_sub(self.start)?;
         (offset.checked_add(length)? <= self.length).then(|| self.alias + offset)
+    }
+
+    /// The same for memory that is registered: it must lie inside the pages of what was asked for (facts
+    /// 2.4 point 4).
+    pub fn reach_allocated(&self, address: usize, length: usize) -> Option<usize> {
+        let offset = address.checked_sub(self.start)?;
+        (offset.checked_add(length)? <= self.size).then(|| self.alias + offset)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Callbacks that a thread of the program runs (facts 1.6): a stream is subscribed to one thread, which loops over
 //! `aclrtProcessReport`; the stream hands it functions in order and, for blocking ones, waits until they ran.
 //!
+//! A blocking callback that its thread has not begun goes with an abort of the stream. One that does not block has
+//! left the stream when it is handed over: an abort after that does not call it back.
+//!
 //! A thread is named by what `pthread_self` answers in it. Locks: the table and a thread's queue are leaves; no lock
 //! is held while a function of the program runs.
 
@@ -125,6 +128,10 @@ impl Work for Callback {
         self.reports.changed.notify_all();
         while self.is_blocking && !done.load(Ordering::Acquire) && !stream.is_aborting() {
             self.reports.changed.wait_for(&mut queue, ABORT_LOOK);
+        }
+        if self.is_blocking && !done.load(Ordering::Acquire) {
+            // Aborted: what its thread has not begun must not run later.
+            queue.retain(|report| !Arc::ptr_eq(&report.done, &done));
         }
         Ok(())
     }

@@ -98,7 +98,8 @@ pub fn resolve(handle: usize) -> Outcome<Arc<Communicator>> {
         .ok_or_else(|| Fail::new(hccl::E_PARA, format!("{handle:#x} is no live communicator")))
 }
 
-/// The current device, with the number HCCL answers when there is none.
+/// The current device, with the number HCCL answers when there is none. That the number is 15 is inferred: the facts
+/// say only that a device must be current, and 15 is what a failed runtime call becomes.
 pub fn current_device() -> Outcome<&'static Device> {
     Ok(context::current().map_err(|fail| fail.with_code(hccl::E_RUNTIME))?.device)
 }
@@ -287,6 +288,7 @@ impl Communicator {
     ) -> Outcome<(UnixStream, Offer)> {
         let met = meeting.meet(place, offer, deadline).map_err(|error| self.meeting_failed(&error))?;
         if offer.is_exhausted {
+            // Inferred: the facts tell what the peer of a full device sees (13), not what its own side answers.
             return Err(Fail::new(hccl::E_MEMORY, "no device memory is left for the buffers of the link"));
         }
         if met.1.is_exhausted {
@@ -317,7 +319,7 @@ impl Communicator {
 
     /// The link to a rank, as the rank table has it.
     pub fn link_kind(&self, rank: u32) -> Outcome<LinkKind> {
-        Ok(rank_table::choose_link(self.member(self.rank)?, self.member(rank)?, settings()))
+        rank_table::choose_link(self.member(self.rank)?, self.member(rank)?, settings())
     }
 
     /// Whether our own host memory can be the local end: HCCS takes none of it on A2.

@@ -250,6 +250,7 @@ pub fn destroy_stream(handle: usize, force: bool) -> Outcome {
     Ok(())
 }
 
+/// The number for a context that never was or has ended is inferred (the runtime's for handles it does not know).
 fn unknown(handle: usize) -> Fail {
     Fail::new(acl::INVALID_HANDLE, format!("{handle:#x} is no live context"))
 }

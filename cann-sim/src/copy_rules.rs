@@ -8,6 +8,7 @@ use crate::block::Owner;
 use crate::context::{self, Context};
 use crate::copy::{self, End};
 use crate::device::{self, Device};
+use crate::settings::settings;
 use crate::status::{Fail, Outcome, acl};
 use crate::stream::Stream;
 use crate::task::Task;
@@ -79,7 +80,8 @@ impl Request {
         };
         check_kind(self.kind, &target, &source)?;
         check_peer_access(&context, &target, &source, false)?;
-        if target.is_known() && source.is_known() {
+        // An old driver does not tell ordinary memory from pinned: nothing protects the copy (facts 8.11).
+        if settings().has_old_driver || (target.is_known() && source.is_known()) {
             return stream.submit(Task::Copy { target, source, length: self.length });
         }
         // Host memory that is not pinned may be paged out under the DMA: the runtime waits for the stream and

@@ -133,6 +133,7 @@ impl Event {
                 return Ok(true);
             }
             if state.lost >= generation {
+                // Inferred: what a waiter of the stream itself is told (107023), facts 1.6 are silent on the event's.
                 return Err(Fail::new(
                     acl::STREAM_ABORT,
                     "the stream that should record the event was aborted",

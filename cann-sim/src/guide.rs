@@ -58,10 +58,36 @@
 //! - **What nobody outside knows.** How RoCE fails after its retries (here the stream waits until its timeout), what
 //!   an imported address is to `aclrtPointerGetAttributes`, whether a communicator is good after an abort: the model
 //!   takes one answer, the fact sheet says that it is inferred, and a case of `cann-probe` asks.
+//! - **Numbers that are inferred**, each marked so where it is answered: 15 for a communicator without a current device;
+//!   5 for another topology than full mesh; 3 on the side whose own device is full (13 on its peer is known); 107017
+//!   for a context that never was or has ended; 107023 for a wait on an event whose record an abort dropped; 507899
+//!   from an old driver's `aclrtPointerGetAttributes`; 500000 for a task that fails by a defect of ours. Also that a
+//!   registered range may reach to the end of the last page of what was asked for, and not into the padding.
+//! - **Pairs of chips.** Inside a server A2 chips are joined by HCCS, or by PCIe where `CANN_SIM_PCIE_PAIRS` says so.
+//!   The two dies of an A3 package are told as SIO by `aclrtGetDevicesTopo` and linked as any pair of a super pod; SIO
+//!   pairs of other chips cannot be posed.
+//! - **Callbacks** (`aclrtLaunchCallback`) that do not block count as done when they are handed to their thread: an
+//!   abort does not call them back. One that blocks and has not begun goes with the abort.
 //! - **The text of errors.** Numbers are the vendor's, sentences are ours, except for phrases that programs search.
 //! - **The order of bytes inside one copy**, atomicity, and caches: memory here is coherent.
 //! - **Network.** Addresses of NPUs are compared, not used; both ends are on this machine. Several servers are places
 //!   of one topology file on it.
+//!
+//! # Programs that are known to load
+//!
+//! - **Upstream's released NPU wheel** (`mooncake-transfer-engine-npu` 0.3.13.post1, x86-64, the newest that the package
+//!   index has): its `ascend_transport.so`, `libtransfer_engine.so` and `libmooncake_store.so` name `libascendcl.so`
+//!   and HIXL's `libllm_datadist.so` and `libmetadef.so` as what they need. Every function of CANN that any of its
+//!   libraries leaves undefined exists here as release 8.5, 9.0 and 9.2, and the unmodified `ascend_transport.so` loads
+//!   with all symbols resolved at once (test `upstream_wheel`). HIXL's two libraries belong to a CANN installation and
+//!   to HIXL's own build; no package index has them. The test gives the loader libraries with the names of HIXL's
+//!   classes and no more, so the wheel *loads* there and does not transfer.
+//! - **HIXL 9.0 and 9.2**: no built release of it can be had without a CANN installation, and building it needs the
+//!   vendor's toolkit. What stands in for it: a test that every name it resolves exists (`releases`), and a C++ program
+//!   that makes its calls in its order, the communicator path with synchronous, asynchronous and relayed transfers,
+//!   on one and on two servers, as 9.0, as 9.2 and as the wheel (`hixl_sequences`).
+//! - **torch-npu**'s headers compile against our declarations (`conformance`); torch-npu itself needs operators, which
+//!   do not exist here.
 //!
 //! # Limits
 //!

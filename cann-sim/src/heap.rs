@@ -120,6 +120,8 @@ impl DeviceHeap {
             )
         };
         let rounded = size.checked_next_multiple_of(32).ok_or_else(refused)?;
+        // Pages of 1 GiB are not padded (facts 1.6).
+        let pad = pad && !matches!(policy & 0xff, 6 | 7);
         let rounded = if pad { rounded.checked_add(32) } else { Some(rounded) }.ok_or_else(refused)?;
         // The band-width and read-only bits above the low byte do not choose the page.
         let huge = match policy & 0xff {
@@ -154,6 +156,7 @@ impl DeviceHeap {
         let block = block::insert(Block {
             start: arena.user_base() + offset,
             length,
+            size: size.next_multiple_of(page_size).min(length),
             place: Place::Device(user_id),
             page_size,
             alias: arena.alias_base() + offset,
@@ -231,6 +234,7 @@ pub fn allocate_host(size: usize) -> Outcome<usize> {
     block::insert(Block {
         start,
         length,
+        size: length,
         place: Place::Host,
         page_size: SMALL_PAGE,
         alias: start,

@@ -40,6 +40,7 @@ pub fn register(start: usize, length: u64, is_mapped: bool) -> Outcome<usize> {
     block::insert(Block {
         start,
         length,
+        size: length,
         place: Place::Host,
         page_size: arena::page_size(),
         alias: start,

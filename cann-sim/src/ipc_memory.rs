@@ -123,6 +123,7 @@ pub fn import(key: &str, flags: u64) -> Outcome<usize> {
     let block = block::insert(Block {
         start: arena.user_base() + lead,
         length: received.length,
+        size: received.length,
         place: Place::Device(device.user_id),
         page_size: received.page_size,
         alias: arena.alias_base() + lead,

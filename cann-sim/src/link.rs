@@ -79,22 +79,35 @@ pub struct Reachable {
 }
 
 /// Regions by address.
+///
+/// Regions of one kind do not overlap; one of device and one of host kind may, because registration compares regions
+/// of one kind only.
 #[derive(Debug, Default)]
-pub struct RegionMap(Vec<Reachable>);
+pub struct RegionMap {
+    by_start: Vec<Reachable>,
+    /// For each place of `by_start`, where the farthest region up to there ends: how far back a search must go.
+    farthest_ends: Vec<usize>,
+}
 
 impl RegionMap {
-    fn new(mut regions: Vec<Reachable>) -> Self {
-        regions.sort_by_key(|region| region.start);
-        Self(regions)
+    fn new(mut by_start: Vec<Reachable>) -> Self {
+        by_start.sort_by_key(|region| region.start);
+        let ends = by_start.iter().scan(0, |farthest: &mut usize, region| {
+            *farthest = region.start.saturating_add(region.length).max(*farthest);
+            Some(*farthest)
+        });
+        Self { farthest_ends: ends.collect(), by_start }
     }
 
-    /// The one region that holds all of the range, with the offset in it.
+    /// A region that holds all of the range, with the offset in it.
     pub fn find(&self, address: usize, length: usize) -> Option<(&Reachable, usize)> {
-        let after = self.0.partition_point(|region| region.start <= address);
-        // A host and a device region never share addresses, so at most one region starts at or below.
-        let region = self.0.get(after.checked_sub(1)?)?;
-        let offset = address - region.start;
-        (offset.checked_add(length)? <= region.length).then_some((region, offset))
+        let end = address.checked_add(length)?;
+        let after = self.by_start.partition_point(|region| region.start <= address);
+        let candidates = self.by_start.iter().zip(&self.farthest_ends).take(after).rev();
+        candidates
+            .take_while(|(_, farthest_end)| **farthest_end >= end)
+            .map(|(region, _)| (region, address - region.start))
+            .find(|(region, offset)| offset + length <= region.length)
     }
 }
 
@@ -286,7 +299,8 @@ pub fn make_offer(kind: LinkKind, user_id: u32, regions: &[Arc<Region>]) -> Outc
                     ));
                 }
                 Some(block)
-                    if block.place == Place::Host && block.reach(region.start, region.length).is_some() =>
+                    if block.place == Place::Host
+                        && block.reach_allocated(region.start, region.length).is_some() =>
                 {
                     offer_block(&mut offer, &mut files, &block, region)?
                 }
@@ -329,7 +343,7 @@ fn device_block(kind: LinkKind, user_id: u32, region: &Region) -> Outcome<Arc<Bl
             block.place == Place::Device(user_id) && !matches!(block.owner, Owner::Foreign { .. })
         })
         .ok_or_else(|| refused("it is no memory of this device"))?;
-    if block.reach(region.start, region.length).is_none() {
+    if block.reach_allocated(region.start, region.length).is_none() {
         return Err(refused("the range is longer than the allocation"));
     }
     if kind == LinkKind::Hccs && (!region.start.is_multiple_of(HUGE_PAGE) || block.page_size != HUGE_PAGE) {
@@ -393,4 +407,29 @@ pub fn resolve_local(regions: &[Arc<Region>], host_is_usable: bool) -> RegionMap
         reachable.push(Reachable { start: region.start, length: region.length, reach });
     }
     RegionMap::new(reachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(start: usize, length: usize) -> Reachable {
+        Reachable { start, length, reach: Reach::Process(0) }
+    }
+
+    /// Facts 2.4, point 5: a range must lie inside one region, whichever kind of region it is.
+    #[test]
+    fn a_region_of_each_kind_can_hold_an_address() {
+        let map = RegionMap::new(vec![region(100, 50), region(0, 400), region(120, 10), region(500, 8)]);
+        let found =
+            |address, length| map.find(address, length).map(|(region, offset)| (region.start, offset));
+        assert_eq!(found(120, 10), Some((120, 0)));
+        assert_eq!(found(120, 11), Some((100, 20)));
+        assert_eq!(found(120, 31), Some((0, 120)));
+        assert_eq!(found(200, 200), Some((0, 200)));
+        assert_eq!(found(200, 201), None);
+        assert_eq!(found(400, 1), None);
+        assert_eq!(found(504, 4), Some((500, 4)));
+        assert_eq!(found(usize::MAX, 2), None);
+    }
 }

@@ -160,6 +160,12 @@ fn parse_device(device: &Value, server_id: &str, addresses: &mut HashSet<IpAddr>
         }
         device_ips.push(address);
     }
+    if let Some(word) = string(device, "backup_device_ip")?
+        && !word.is_empty()
+        && word.parse::<IpAddr>().is_err()
+    {
+        return Err(wrong(format!("backup_device_ip \"{word}\" is not an address")));
+    }
     for key in ["device_vnic_port", "host_port", "backup_device_port"] {
         port(device, key)?;
     }
@@ -204,8 +210,8 @@ fn parse_super_pods(root: &Value, server_ids: &HashSet<&str>, table: &mut RankTa
     Ok(pods.len())
 }
 
-/// The link between two members (facts 2.5).
-pub fn choose_link(one: &Rank, other: &Rank, settings: &Settings) -> LinkKind {
+/// The link between two members (facts 2.5). On A2 two chips of a server that HCCS does not join have none.
+pub fn choose_link(one: &Rank, other: &Rank, settings: &Settings) -> Outcome<LinkKind> {
     let soc = settings.soc_name.to_bytes();
     let near = if settings.is_a3 {
         match (&one.super_pod_id, &other.super_pod_id) {
@@ -215,7 +221,17 @@ pub fn choose_link(one: &Rank, other: &Rank, settings: &Settings) -> LinkKind {
     } else {
         soc.starts_with(b"Ascend910B") && one.server_id == other.server_id
     };
-    if near && !settings.intra_roce { LinkKind::Hccs } else { LinkKind::Roce }
+    if !near || settings.intra_roce {
+        return Ok(LinkKind::Roce);
+    }
+    let pair = (one.device_id.min(other.device_id), one.device_id.max(other.device_id));
+    if !settings.is_a3 && settings.pcie_pairs.contains(&pair) {
+        return Err(Fail::new(
+            hccl::E_NOT_SUPPORT,
+            format!("PCIe joins the NPUs {} and {}, not HCCS: set HCCL_INTRA_ROCE_ENABLE=1", pair.0, pair.1),
+        ));
+    }
+    Ok(LinkKind::Hccs)
 }
 
 #[cfg(test)]
@@ -234,6 +250,11 @@ mod tests {
     const FAR: &str = r#"{"version":"1.0","status":"completed","server_count":"2","server_list":[
         {"server_id":"10.0.0.7","device":[{"device_id":"2","device_ip":"29.1.0.12","rank_id":"0"}]},
         {"server_id":"10.0.0.8","device":[{"device_id":"2","device_ip":"29.1.0.22","rank_id":"1"}]}]}"#;
+    const ALIKE: &str = r#"{"version":"1.0","status":"completed","server_count":"2","server_list":[
+        {"server_id":"10.0.0.7","host_ip":"10.0.0.7","device":[{"device_id":"2","device_ip":"29.1.0.12,2001:db8::1",
+        "device_port":"17000","device_vnic_port":"17001","host_port":"17002","backup_device_ip":"29.1.0.99",
+        "backup_device_port":"17003","rank_id":"0"}]},
+        {"server_id":"10.0.0.8","device":[{"device_id":"2","device_ip":"29.1.0.22","rank_id":"1"}]}]}"#;
     const POD: &str = r#"{"version":"1.2","status":"completed","server_count":"2","server_list":[
         {"server_id":"a","device":[{"device_id":"3","super_device_id":"196611","rank_id":"0"}]},
         {"server_id":"b","device":[{"device_id":"9","super_device_id":"4390921","rank_id":"1"}]}],
@@ -241,7 +262,7 @@ mod tests {
 
     fn link(text: &str, settings: &Settings) -> LinkKind {
         let table = parse(text, settings).unwrap();
-        choose_link(&table.ranks[0], &table.ranks[1], settings)
+        choose_link(&table.ranks[0], &table.ranks[1], settings).unwrap()
     }
 
     #[test]
@@ -299,6 +320,54 @@ mod tests {
             let fail = parse(&text, &settings).unwrap_err();
             assert!(fail.code == hccl::E_PARA && fail.text.contains(why), "{text}: {}", fail.text);
         }
+    }
+
+    /// Facts 3: limits and forms of what may stand in a table of version 1.0.
+    #[test]
+    fn names_addresses_and_ports_are_checked() {
+        let settings = settings(&[]);
+        let table = parse(ALIKE, &settings).unwrap();
+        assert_eq!(table.ranks[0].device_ips.len(), 2);
+        assert_eq!(table.ranks[0].device_port, Some(17000));
+        let longest = "s".repeat(64);
+        assert_eq!(
+            parse(&ALIKE.replace("10.0.0.8", &longest), &settings).unwrap().ranks[1].server_id,
+            longest
+        );
+        let too_long = "s".repeat(65);
+        for (from, to, why) in [
+            ("\"10.0.0.8\"", format!("\"{too_long}\""), "longer than 64"),
+            ("10.0.0.8", "10.0.0.7".to_owned(), "appears twice"),
+            ("29.1.0.22", "29.1.0.12".to_owned(), "device_ip 29.1.0.12 appears twice"),
+            ("29.1.0.22", "2001:db8:0::1".to_owned(), "device_ip 2001:db8::1 appears twice"),
+            ("29.1.0.22", "29.1.0.300".to_owned(), "not an address"),
+            ("\"host_ip\":\"10.0.0.7\"", "\"host_ip\":\"seven\"".to_owned(), "host_ip \"seven\""),
+            ("29.1.0.99", "99".to_owned(), "backup_device_ip \"99\""),
+            ("17000", "0".to_owned(), "\"device_port\" is \"0\""),
+            ("17001", "65536".to_owned(), "\"device_vnic_port\" is \"65536\""),
+            ("17002", "-1".to_owned(), "\"host_port\" is \"-1\""),
+            ("17003", "x".to_owned(), "\"backup_device_port\" is \"x\""),
+            ("\"server_count\":\"2\"", "\"server_count\":\"two\"".to_owned(), "not a decimal number"),
+        ] {
+            let text = ALIKE.replace(from, &to);
+            assert_ne!(text, ALIKE);
+            let fail = parse(&text, &settings).unwrap_err();
+            assert!(fail.code == hccl::E_PARA && fail.text.contains(why), "{text}: {}", fail.text);
+        }
+    }
+
+    /// Facts 2.5: pairs that only PCIe joins.
+    #[test]
+    fn pairs_without_hccs_have_no_link() {
+        let pairs = ("CANN_SIM_PCIE_PAIRS", "0-5");
+        let a2 = settings(&[pairs]);
+        let table = parse(NEAR, &a2).unwrap();
+        let fail = choose_link(&table.ranks[1], &table.ranks[0], &a2).unwrap_err();
+        assert_eq!(fail.code, hccl::E_NOT_SUPPORT, "{}", fail.text);
+        assert_eq!(link(FAR, &settings(&[("CANN_SIM_PCIE_PAIRS", "2-3")])), LinkKind::Roce);
+        let a3 = settings(&[pairs, ("CANN_SIM_SOC", "Ascend910_9392")]);
+        let table = parse(&POD.replace("\"3\"", "\"0\"").replace("\"9\"", "\"5\""), &a3).unwrap();
+        assert_eq!(choose_link(&table.ranks[0], &table.ranks[1], &a3).unwrap(), LinkKind::Hccs);
     }
 
     #[test]

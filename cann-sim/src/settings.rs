@@ -5,7 +5,7 @@
 //! read here too, once, as CANN reads them. A `CANN_SIM_*` variable that the table does not have is reported once
 //! on the standard error output: a misspelt setting must not pass as the default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -75,6 +75,18 @@ pub const TABLE: &[Variable] = &[
         meaning: "super pod id that aclrtGetDeviceInfo answers",
     },
     Variable {
+        name: "CANN_SIM_PCIE_PAIRS",
+        default: "",
+        meaning: "pairs of physical ids such as 0-4,1-5 that only PCIe joins: on A2 no one-sided link inside a \
+                  server can be had between them (5), except by HCCL_INTRA_ROCE_ENABLE",
+    },
+    Variable {
+        name: "CANN_SIM_OLD_DRIVER",
+        default: "0",
+        meaning: "1: a driver that does not know memory of the program: aclrtPointerGetAttributes fails for it, and \
+                  asynchronous copies of it do not block and are not protected",
+    },
+    Variable {
         name: "CANN_SIM_INIT_EXCLUSIVE_MS",
         default: "0",
         meaning: "milliseconds an initialisation of a communicator takes, 0 to 60000; another process of the server \
@@ -124,6 +136,12 @@ pub struct Settings {
     pub soc_name: std::ffi::CString,
     /// Whether the chip is an A3 (super pod links).
     pub is_a3: bool,
+    /// Whether the chip can abort a stream: A2, A3 and 950 (facts 1.6).
+    pub aborts_streams: bool,
+    /// Pairs of physical ids, the lower first, that PCIe joins and HCCS does not (A2, facts 2.5).
+    pub pcie_pairs: HashSet<(u32, u32)>,
+    /// The driver does not know memory of the program (facts 8.11).
+    pub has_old_driver: bool,
     /// Device memory of one NPU.
     pub hbm_size_bytes: usize,
     /// Posed release as major * 100 + minor.
@@ -251,6 +269,13 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
     let server_index = number("CANN_SIM_SERVER_INDEX", 0, 0, 1023);
     let init_exclusive_ms = number("CANN_SIM_INIT_EXCLUSIVE_MS", 0, 0, 60_000);
     let super_pod_id = number("CANN_SIM_SUPER_POD_ID", 0, 0, u32::MAX);
+    let has_old_driver = number("CANN_SIM_OLD_DRIVER", 0, 0, 1) == 1;
+    let pcie_pairs =
+        text("CANN_SIM_PCIE_PAIRS").map_or_else(|| Some(HashSet::new()), pairs).unwrap_or_else(|| {
+            complaints
+                .push("CANN_SIM_PCIE_PAIRS is no list such as 0-4,1-5 of physical ids; ignored".to_owned());
+            HashSet::new()
+        });
     let physical_ids = match text("CANN_SIM_PHYSICAL_IDS") {
         None => (0..device_count).collect(),
         Some(list) => {
@@ -296,6 +321,9 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
         physical_ids,
         visible,
         is_a3: soc.starts_with("Ascend910_93"),
+        aborts_streams: ["Ascend910B", "Ascend910_93", "Ascend950"].iter().any(|chip| soc.starts_with(chip)),
+        pcie_pairs,
+        has_old_driver,
         soc_name: std::ffi::CString::new(soc).unwrap_or_default(),
         hbm_size_bytes,
         release,
@@ -335,6 +363,16 @@ fn visible_devices(list: &str, count: usize) -> Vec<u32> {
         }
     }
     visible
+}
+
+/// Pairs such as `0-4,1-5`, the lower number first.
+fn pairs(list: &str) -> Option<HashSet<(u32, u32)>> {
+    let pair = |word: &str| {
+        let (one, other) = word.trim().split_once('-')?;
+        let (one, other) = (one.parse::<u32>().ok()?, other.parse::<u32>().ok()?);
+        (one != other).then(|| (one.min(other), one.max(other)))
+    };
+    list.split(',').map(pair).collect()
 }
 
 /// A number of bytes with an optional suffix K, M or G.
@@ -379,6 +417,17 @@ mod tests {
         let (settings, complaints) = with(&[("CANN_SIM_DEVICES", "3"), ("CANN_SIM_DEVICE_COUNT", "0")]);
         assert_eq!(complaints.len(), 2, "{complaints:?}");
         assert_eq!(settings.visible.len(), 8);
+    }
+
+    #[test]
+    fn pairs_have_the_lower_number_first() {
+        let (settings, complaints) = with(&[("CANN_SIM_PCIE_PAIRS", "4-0, 1-5")]);
+        assert_eq!(settings.pcie_pairs, HashSet::from([(0, 4), (1, 5)]));
+        assert!(complaints.is_empty(), "{complaints:?}");
+        for wrong in ["3", "0-0", "0-x"] {
+            let (settings, complaints) = with(&[("CANN_SIM_PCIE_PAIRS", wrong)]);
+            assert!(settings.pcie_pairs.is_empty() && complaints.len() == 1, "{wrong}: {complaints:?}");
+        }
     }
 
     #[test]

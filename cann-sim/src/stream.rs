@@ -5,9 +5,13 @@
 //! An abort stops the running task, drops the queued ones, and is told to every waiter; the stream can be used
 //! again afterwards (hardware: undocumented, facts 8.9).
 //!
-//! Locks: a stream's state lock is a leaf, except that an event's lock may be taken under it.
+//! A task that panics (a defect of this crate) fails the stream as any failing task does: nobody waits for ever.
+//!
+//! Locks: under a stream's state lock an event's may be taken (an abort wakes the event that the executor waits
+//! for), and nothing else. It is never taken under another lock.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -182,17 +186,20 @@ impl Stream {
                     task.discard();
                     Ok(())
                 }
-                _ => task.run(&self),
+                // What a task that unwound held is released by then, and its locks do not poison.
+                _ => catch_unwind(AssertUnwindSafe(|| task.run(&self))).unwrap_or_else(|_| {
+                    Err(Fail::new(acl::INTERNAL_ERROR, "a task panicked; this is a defect of cann-sim"))
+                }),
             };
+            if let (Err(fail), Some(context)) = (&outcome, &context) {
+                context.fail(fail);
+            }
             state = self.state.lock();
             state.running = false;
             if !self.is_aborting() {
                 state.completed += 1;
             }
             if let Err(fail) = outcome {
-                if let Some(context) = context {
-                    context.fail(&fail);
-                }
                 state.failure.get_or_insert(fail);
             }
             self.done.notify_all();
@@ -323,5 +330,34 @@ impl Stream {
             context.stop_on_failure();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Work;
+
+    /// What a defect of a task would do.
+    struct Panics;
+
+    impl Work for Panics {
+        fn run(&mut self, _stream: &Stream) -> Outcome {
+            std::panic::resume_unwind(Box::new("a defect"))
+        }
+    }
+
+    /// Facts 1.6, streams: whatever a task does, a wait with a timeout comes back and the stream goes on.
+    #[test]
+    fn a_task_that_panics_fails_the_stream_and_no_more() {
+        let device = device::by_user_id(0).unwrap();
+        let stream = Stream::create(device, Weak::new(), 0, 0).unwrap();
+        let deadline = || Instant::now().checked_add(Duration::from_secs(60));
+        stream.submit(Task::Work(Box::new(Panics))).unwrap();
+        assert_eq!(stream.synchronize(deadline()).unwrap_err().code, acl::INTERNAL_ERROR);
+        stream.submit(Task::Fail(Fail::new(acl::LINK_ERROR, "the executor lives"))).unwrap();
+        assert_eq!(stream.synchronize(deadline()).unwrap_err().code, acl::LINK_ERROR);
+        stream.abort();
+        stream.retire();
     }
 }

@@ -217,6 +217,7 @@ pub fn map(address: usize, length: usize, offset: usize, handle: usize, flags: u
     block::insert(Block {
         start: address,
         length,
+        size: length,
         place: physical.place,
         page_size: physical.page_size,
         alias: physical.arena.alias_base(),

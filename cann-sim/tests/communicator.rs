@@ -7,6 +7,8 @@ cases! { "communicator.c":
     registration,
     /// Facts 2.2 and 2.4, point 1.
     initialisation,
+    /// Facts 3: rank table 1.0, limits and forms of its values.
+    rank_table_values,
     /// Facts 2.2.
     traffic_class_counts_when_it_connects,
     /// Facts 2.4, point 4 (bounds of the variable).

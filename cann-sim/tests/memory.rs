@@ -11,6 +11,8 @@ cases! { "memory.c":
     host_code_cannot_touch_device_memory,
     /// Facts 1.6, attributes and host registration.
     attributes,
+    /// Facts 1.6, attributes, and 8.11: a driver that does not know memory of the program.
+    attributes_of_an_old_driver ("CANN_SIM_OLD_DRIVER" = "1"),
     /// Facts 1.6, copies.
     synchronous_copies,
     /// Facts 10, relay.

@@ -7,6 +7,10 @@ cases! { "service.c":
     callbacks,
     /// Facts 1.6: an abort stops the running task, a waiting callback too.
     an_abort_ends_the_wait_for_a_callback,
+    /// Facts 1.6: which chips abort streams.
+    chips_without_abort ("CANN_SIM_SOC" = "Ascend310P3"),
+    /// Facts 2.5: PCIe pairs answer 5, with 1.4 for the bits of the topology.
+    pcie_pairs ("CANN_SIM_PCIE_PAIRS" = "1-0,2-3"),
     /// Facts 1.2: copies of rows; the deprecated copy that insists on pinned memory.
     copies_of_rows,
     /// Facts 1.6: HostRegister and HostRegisterV2.

@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 cases! { "topology.c":
     /// Facts 2.5: HCCS within a server, RoCE between servers.
     servers_are_apart,
+    /// Facts 2.5: HCCL_INTRA_ROCE_ENABLE on one side only ends in a timeout.
+    different_link_choices,
     /// Facts 2.5: HCCS within a super pod, even across servers.
     super_pods ("CANN_SIM_SOC" = "Ascend910_9392"),
     /// Facts 1.6, device ids, and 3: the rank table has physical ids.

@@ -147,7 +147,7 @@ export! {
         Ok(())
     }
 
-    /// `aclrtGetDevicesTopo`: HCCS between A2 devices, on A3 the two dies of a package by SIO and others by switch.
+    /// `aclrtGetDevicesTopo`: HCCS between A2 devices unless PCIe joins them, on A3 the two dies of a package by SIO and others by switch.
     fn cann_sim_aclrtGetDevicesTopo(device: u32, other: u32, topology: *mut u64) {
         // SAFETY: one output.
         let out = unsafe { acl_out(topology)? };
@@ -155,7 +155,9 @@ export! {
         if one.physical_id == other.physical_id {
             return Err(Fail::new(acl::PARAM_INVALID, "both are the same device"));
         }
+        let pair = (one.physical_id.min(other.physical_id), one.physical_id.max(other.physical_id));
         out.set(match settings().is_a3 {
+            false if settings().pcie_pairs.contains(&pair) => 2,
             false => 1,
             true if one.physical_id / 2 == other.physical_id / 2 => 0x20,
             true => 0x40,

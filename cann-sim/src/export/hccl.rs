@@ -155,6 +155,7 @@ export! {
         // SAFETY: one readable struct by the prototype.
         let topology = unsafe { config.read_unaligned() }.topology;
         if topology != 0 {
+            // The number is inferred: callers pass 0, the only topology that the facts name.
             return Err(Fail::new(hccl::E_NOT_SUPPORT, format!("topology {topology} is not full mesh")));
         }
         communicator.prepare(timeout_seconds)

@@ -6,6 +6,7 @@ use super::{acl_out, acl_require, export};
 use crate::abi::{MemoryLocation, PointerAttributes};
 use crate::block::{self, Owner, Place};
 use crate::handle::to_pointer;
+use crate::settings::settings;
 use crate::status::{Fail, Outcome, acl};
 use crate::{context, device, heap, host_registration};
 
@@ -153,6 +154,13 @@ export! {
                 if let Place::Device(user_id) = block.place {
                     answer.location = MemoryLocation { id: user_id, kind: 1 };
                 }
+            }
+            // The number of the refusal is inferred; that the call fails is not (facts 1.6 and 8.11).
+            None if settings().has_old_driver => {
+                return Err(Fail::new(
+                    acl::DRV_INTERNAL_ERROR,
+                    format!("the driver does not know the address {address:p}"),
+                ));
             }
             None => {
                 answer.location = MemoryLocation { id: 0, kind: 2 };

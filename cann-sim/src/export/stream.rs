@@ -9,6 +9,7 @@ use crate::clock::deadline_ms;
 use crate::context::{create_stream, destroy_stream, resolve_stream};
 use crate::event;
 use crate::handle::to_pointer;
+use crate::settings::settings;
 use crate::status::{Fail, Outcome, acl};
 use crate::task::{HostFunction, Task};
 
@@ -79,9 +80,12 @@ export! {
         Ok(())
     }
 
-    /// `aclrtStreamAbort`.
+    /// `aclrtStreamAbort`: A2, A3 and 950 have it (facts 1.6).
     fn cann_sim_aclrtStreamAbort(handle: *mut c_void) {
         acl_require(!handle.is_null(), "the stream is NULL")?;
+        if !settings().aborts_streams {
+            return Err(Fail::new(acl::FEATURE_NOT_SUPPORT, "this chip cannot abort a stream"));
+        }
         resolve_stream(handle as usize)?.abort();
         Ok(())
     }

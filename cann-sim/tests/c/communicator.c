@@ -108,6 +108,45 @@ static void initialisation(void) {
     TRUE(strstr(HcclGetErrorString(9), "TIMEOUT") != NULL);
 }
 
+/* Two servers; every part of the table can be replaced. */
+static HcclResult init_with(const char *second_id, const char *host_ip, const char *second_ip, const char *ports) {
+    char text[1200];
+    snprintf(text, sizeof text,
+             "{\"version\":\"1.0\",\"status\":\"completed\",\"server_count\":\"2\",\"server_list\":["
+             "{\"server_id\":\"10.0.0.7\",\"host_ip\":\"%s\",\"device\":[{\"device_id\":\"0\",%s"
+             "\"device_ip\":\"29.1.0.12\",\"rank_id\":\"0\"}]},{\"server_id\":\"%s\",\"device\":["
+             "{\"device_id\":\"1\",\"device_ip\":\"%s\",\"rank_id\":\"1\"}]}]}",
+             host_ip, ports, second_id, second_ip);
+    return init(text, 0, "table");
+}
+
+static void rank_table_values(void) {
+    char name[66];
+    const char *ip = "29.1.0.22", *id = "10.0.0.8", *host = "10.0.0.7";
+    OK(aclrtSetDevice(0));
+    memset(name, 's', sizeof name);
+    name[64] = 0;
+    OK(init_with(name, host, ip, ""));
+    name[64] = 's';
+    name[65] = 0;
+    EXPECT(init_with(name, host, ip, ""), 1); /* 65 characters */
+    EXPECT(init_with("10.0.0.7", host, ip, ""), 1);
+    EXPECT(init_with(id, host, "29.1.0.12", ""), 1); /* the other device's address */
+    EXPECT(init_with(id, host, "29.1.0", ""), 1);
+    EXPECT(init_with(id, "localhost", ip, ""), 1);
+    OK(init_with(id, "fd00::7", ip, ""));
+    static const char *ports[] = {"device_port", "device_vnic_port", "host_port", "backup_device_port"};
+    for (size_t i = 0; i < sizeof ports / sizeof ports[0]; i++) {
+        static const struct { const char *value; HcclResult result; } values[] = {
+            {"1", 0}, {"65535", 0}, {"0", 1}, {"65536", 1}, {"http", 1}};
+        for (size_t k = 0; k < sizeof values / sizeof values[0]; k++) {
+            char text[80];
+            snprintf(text, sizeof text, "\"%s\":\"%s\",", ports[i], values[k].value);
+            EXPECT(init_with(id, host, ip, text), values[k].result);
+        }
+    }
+}
+
 static void traffic_class_counts_when_it_connects(void) {
     OK(aclrtSetDevice(0));
     for (int part = 0; part < 2; part++) {
@@ -292,6 +331,10 @@ static void hccs_wants_huge_aligned_device_memory(void) {
     EXPECT(prepare_with(small, MIB, "small pages"), 15);
     EXPECT(prepare_with(large + 4096, 2 * MIB, "unaligned"), 15);
     EXPECT(prepare_with(large, 64 * MIB, "too long"), 15);
+    EXPECT(prepare_with(large, SIZE + 32, "into the padding"), 15);
+    char *odd = device_memory(3 * MIB); /* its last page is its own */
+    EXPECT(prepare_with(odd, 4 * MIB, "to the end of the page"), 9);
+    EXPECT(prepare_with(odd, 4 * MIB + 1, "past the end of the page"), 15);
     EXPECT(prepare_with((void *)(uintptr_t)(2 * MIB), 64, "nonsense"), 15);
     EXPECT(prepare_with(large + 2 * MIB, 1000, "nobody comes"), 9); /* only the peer is missing */
 }
@@ -443,4 +486,4 @@ MAIN(CASE(registration), CASE(initialisation), CASE(connect_timeout_is_checked),
      CASE(an_error_leaves_the_descriptors_before_it), CASE(hccs_wants_huge_aligned_device_memory),
      CASE(prepare_times_out), CASE(other_names_do_not_meet), CASE(a_dead_peer_fails_hccs_tasks),
      CASE(a_dead_peer_hangs_roce_tasks), CASE(a_killed_process_can_come_back), CASE(a_thousand_communicators),
-     CASE(traffic_class_counts_when_it_connects), CASE(a_roce_task_fails_after_the_execution_timeout))
+     CASE(rank_table_values), CASE(traffic_class_counts_when_it_connects), CASE(a_roce_task_fails_after_the_execution_timeout))

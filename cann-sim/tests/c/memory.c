@@ -95,6 +95,12 @@ static void host_code_cannot_touch_device_memory(void) {
     EXPECT(died_of(pinned, 1), 0);
 }
 
+static volatile int released;
+static void hold(void *unused) {
+    (void)unused;
+    while (!released) usleep(1000);
+}
+
 static void attributes(void) {
     aclrtPtrAttributes seen;
     EXPECT(aclrtPointerGetAttributes(NULL, &seen), 100000);
@@ -121,6 +127,30 @@ static void attributes(void) {
     EXPECT(seen.location.type, 0);
     OK(aclrtHostUnregister(plain));
     EXPECT(aclrtHostUnregister(plain), 507911);
+}
+
+/* Facts 1.6 and 8.11 (CANN_SIM_OLD_DRIVER=1): memory of the program is unknown, and nothing protects it. */
+static void attributes_of_an_old_driver(void) {
+    aclrtPtrAttributes seen = {.location = {99, 99}};
+    aclrtStream stream = NULL;
+    char plain[64] = "ordinary memory", *pinned = NULL;
+    TRUE(aclrtPointerGetAttributes(plain, &seen) != 0);
+    EXPECT(seen.location.type, 99); /* nothing is written on failure */
+    OK(aclrtSetDevice(0));
+    char *memory = device_memory(64);
+    OK(aclrtMallocHost((void **)&pinned, 64));
+    OK(aclrtPointerGetAttributes(memory, &seen));
+    EXPECT(seen.location.type, 1);
+    OK(aclrtPointerGetAttributes(pinned, &seen));
+    EXPECT(seen.location.type, 0);
+    OK(aclrtCreateStream(&stream));
+    OK(aclrtLaunchHostFunc(stream, hold, NULL));
+    OK(aclrtMemcpyAsync(memory, 64, plain, 64, H2D, stream)); /* comes back while the stream is held */
+    plain[0] = 'O';                                           /* ... so the program can spoil what is copied */
+    released = 1;
+    OK(aclrtSynchronizeStream(stream));
+    OK(aclrtMemcpy(pinned, 64, memory, 64, D2H));
+    EXPECT(strcmp(pinned, "Ordinary memory"), 0);
 }
 
 static void synchronous_copies(void) {
@@ -267,6 +297,6 @@ static void batch_copies(void) {
     OK(aclrtMemcpyBatch(targets, limits, sources, sizes, 4096, attrs, start, 1, &fail));
 }
 
-MAIN(CASE(allocation_rules), CASE(out_of_memory), CASE(host_code_cannot_touch_device_memory), CASE(attributes),
+MAIN(CASE(allocation_rules), CASE(out_of_memory), CASE(host_code_cannot_touch_device_memory), CASE(attributes), CASE(attributes_of_an_old_driver),
      CASE(synchronous_copies), CASE(wild_host_addresses_answer_an_error), CASE(asynchronous_copies),
      CASE(copies_between_devices_need_peer_access), CASE(batch_copies))

@@ -76,7 +76,45 @@ static void an_abort_ends_the_wait_for_a_callback(void) {
     EXPECT(aclrtSynchronizeStreamWithTimeout(stream, 30), 507046);
     OK(aclrtStreamAbort(stream));
     OK(aclrtSynchronizeStream(stream));
+    EXPECT(aclrtProcessReport(1), 107019); /* what was aborted is not called later */
+    EXPECT(order, 0);
     OK(aclrtDestroyStream(stream));
+}
+
+/* Facts 1.6: other chips than A2, A3 and 950 cannot abort. */
+static void chips_without_abort(void) { /* CANN_SIM_SOC=Ascend310P3 */
+    aclrtStream stream = NULL;
+    int argument = 7;
+    OK(aclrtSetDevice(0));
+    OK(aclrtCreateStream(&stream));
+    EXPECT(aclrtStreamAbort(NULL), 100000);
+    EXPECT(aclrtStreamAbort(stream), 207000);
+    OK(aclrtLaunchHostFunc(stream, first, &argument)); /* and the stream goes on */
+    OK(aclrtSynchronizeStream(stream));
+    EXPECT(first_at, 1);
+    OK(aclrtDestroyStream(stream));
+}
+
+/* Facts 2.5 and 1.4: chips that only PCIe joins (CANN_SIM_PCIE_PAIRS=1-0,2-3). */
+static void pcie_pairs(void) {
+    uint64_t topology = 0;
+    HcclComm comm = NULL;
+    HcclCommConfig config = config_named("pcie");
+    HcclPrepareConfig mesh = {0, 0, 0, 0};
+    OK(aclrtSetDevice(0));
+    OK(aclrtGetDevicesTopo(0, 1, &topology));
+    EXPECT(topology, 2);
+    OK(aclrtGetDevicesTopo(1, 2, &topology));
+    EXPECT(topology, 1);
+    OK(HcclCommInitClusterInfoMemConfig(near_table(0, 1), 0, &config, &comm));
+    EXPECT(HcclCommPrepare(comm, &mesh, 20), 5);
+    OK(HcclCommDestroy(comm));
+    OK(HcclCommInitClusterInfoMemConfig(near_table(0, 2), 0, &config, &comm));
+    EXPECT(HcclCommPrepare(comm, &mesh, 1), 9); /* only the peer is missing */
+    OK(HcclCommDestroy(comm));
+    OK(HcclCommInitClusterInfoMemConfig(far_table(0, 1), 0, &config, &comm));
+    EXPECT(HcclCommPrepare(comm, &mesh, 1), 9); /* another server: over RoCE */
+    OK(HcclCommDestroy(comm));
 }
 
 /* Facts 1.2: rows with a distance of their own on each side. */
@@ -256,5 +294,6 @@ static void out_of_scope(void) {
     }
 }
 
-MAIN(CASE(callbacks), CASE(an_abort_ends_the_wait_for_a_callback), CASE(copies_of_rows), CASE(host_registration),
+MAIN(CASE(callbacks), CASE(an_abort_ends_the_wait_for_a_callback),
+     CASE(chips_without_abort), CASE(pcie_pairs), CASE(copies_of_rows), CASE(host_registration),
      CASE(other_allocations), CASE(device_abort), CASE(stream_stop_and_ids), CASE(a3_topology), CASE(out_of_scope))

@@ -47,6 +47,35 @@ static void servers_are_apart(void) {
     }
 }
 
+static void prepare_with_addresses(void *argument) {
+    static char table[640];
+    HcclCommConfig config = config_named("link choice");
+    HcclPrepareConfig mesh = {0, 0, 0, 0};
+    HcclComm comm = NULL;
+    struct preparing *self = argument;
+    snprintf(table, sizeof table,
+             "{\"version\":\"1.0\",\"status\":\"completed\",\"server_count\":\"1\",\"server_list\":["
+             "{\"server_id\":\"10.0.0.7\",\"device\":[{\"device_id\":\"0\",\"device_ip\":\"29.1.0.12\","
+             "\"rank_id\":\"0\"},{\"device_id\":\"1\",\"device_ip\":\"29.1.0.22\",\"rank_id\":\"1\"}]}]}");
+    OK(aclrtSetDevice(self->device));
+    OK(HcclCommInitClusterInfoMemConfig(table, (uint32_t)self->rank, &config, &comm));
+    EXPECT(HcclCommPrepare(comm, &mesh, self->expected == 0 ? 30 : 2), self->expected);
+    OK(HcclCommDestroy(comm));
+}
+
+/* Facts 2.5: both sides must choose the same link; one table, HCCL_INTRA_ROCE_ENABLE on one side only. */
+static void different_link_choices(void) {
+    static const struct { const char *one, *two; HcclResult result; } choices[] = {
+        {"0", "1", 9}, {"1", "0", 9}, {"0", "0", 0}, {"1", "1", 0}};
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
+        struct preparing one = {0, 0, 0, choices[i].result}, two = {1, 1, 0, choices[i].result};
+        pid_t left = in_place("HCCL_INTRA_ROCE_ENABLE", choices[i].one, prepare_with_addresses, &one);
+        pid_t right = in_place("HCCL_INTRA_ROCE_ENABLE", choices[i].two, prepare_with_addresses, &two);
+        join(left);
+        join(right);
+    }
+}
+
 /* CANN_SIM_HCCN_CONF names both cards of the far rank table. */
 static void cards_with_addresses(void) {
     struct rank one, two;
@@ -236,6 +265,6 @@ static void holder(void) {
     while (getchar() != EOF) {}
 }
 
-MAIN(CASE(servers_are_apart), CASE(cards_with_addresses), CASE(cards_without_addresses), CASE(no_card_has_an_address),
+MAIN(CASE(servers_are_apart), CASE(different_link_choices), CASE(cards_with_addresses), CASE(cards_without_addresses), CASE(no_card_has_an_address),
      CASE(containers_with_an_npu_each), CASE(super_pods), CASE(place_left_a), CASE(place_right),
      CASE(boot_id_of_left_b), CASE(sees_the_memory_of_others), CASE(sees_no_memory_of_others), CASE(holder))
