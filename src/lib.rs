@@ -66,6 +66,7 @@
 //! | `mct-ascend` | one per engine that uses NPUs | ends jobs whose deadline passes before their channel is there |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
+//! | `mct-heartbeat` | one per store | tells the master that this client lives, and mounts its segments again |
 //! | `mct-data-N` | one to four per engine | the data listener and every TCP lane, those we serve and those we opened |
 //!
 //! A channel has a worker of its own, rather than a submit and a completion thread per device: a vendor call that
@@ -135,6 +136,15 @@
 //! | peers of one host that use an engine's memory | `transport/host/board.rs` | `MAX_BOARDS` |
 //! | ranges that such a peer may use | `transport/host/layout.rs` | `MAX_RANGES` |
 //! | pieces of a peer's shared memory that are mapped | `transport/host/peer.rs` | `MAX_IMPORTED` |
+//! | connections of a store to its master | `store/rpc/mod.rs` | `MAX_CONNECTIONS` |
+//! | addresses of masters | `store/rpc/mod.rs` | `MAX_MASTERS` |
+//! | sendings of a call to the master | `store/rpc/mod.rs` | `MAX_SENDS` |
+//! | keys of a call to the master | `store/put.rs` | `MAX_KEYS_PER_CALL` |
+//! | attempts to write a value | `store/put.rs` | `PUT_ATTEMPTS` |
+//! | attempts to get space in a full pool | `store/put.rs` | `FULL_RETRIES` |
+//! | endpoints of a pool remembered as failed | `store/transfer.rs` | `MAX_SUSPECTS` |
+//! | transfers of a store that could not be made quiet | `store/transfer.rs` | `MAX_STUCK` |
+//! | segments of a store | `store/segments.rs` | `MAX_SEGMENTS` |
 //! | failures that the log tells apart | `report.rs` | `MAX_SITES` |
 #![deny(unsafe_code)]
 
@@ -159,6 +169,7 @@ pub mod plan;
 pub mod registry;
 pub mod report;
 pub mod segment;
+pub mod store;
 mod sync;
 pub mod topology;
 pub mod transport;

@@ -119,6 +119,16 @@ pub struct Config {
     pub advertised_host: Option<String>,
     /// `MOONCAKE_TRANSFER_SAME_HOST`.
     pub same_host: bool,
+    /// `MC_RPC_TIMEOUT_MS`.
+    pub rpc_timeout: Duration,
+    /// `MC_RPC_CONNECT_TIMEOUT_MS`.
+    pub rpc_connect_timeout: Duration,
+    /// `MOONCAKE_TRANSFER_STORE_SETUP_TIMEOUT_MS`.
+    pub store_setup_timeout: Duration,
+    /// `MC_STORE_CLIENT_MIN_PORT`.
+    pub store_port_min: u16,
+    /// `MC_STORE_CLIENT_MAX_PORT`.
+    pub store_port_max: u16,
 }
 
 impl Default for Config {
@@ -199,6 +209,11 @@ impl Config {
             cluster_id: r.text(&table::CLUSTER_ID),
             advertised_host: r.text(&table::ADVERTISED_HOST),
             same_host: !is_off(r, &table::SAME_HOST),
+            rpc_timeout: milliseconds(r, &table::RPC_TIMEOUT),
+            rpc_connect_timeout: milliseconds(r, &table::RPC_CONNECT_TIMEOUT),
+            store_setup_timeout: milliseconds(r, &table::STORE_SETUP_TIMEOUT),
+            store_port_min: r.number_as(&table::STORE_MIN_PORT),
+            store_port_max: r.number_as(&table::STORE_MAX_PORT),
         };
         (config, reader.warnings)
     }

@@ -124,6 +124,16 @@ variables! {
     ADVERTISED_HOST = "MC_TCP_BIND_ADDRESS": Kind::Text("");
     /// Moves host memory between processes of one host without sockets; 0, false, no or off turns it off.
     SAME_HOST = "MOONCAKE_TRANSFER_SAME_HOST": Kind::Text("1");
+    /// Longest wait of the store client for an answer of its master.
+    RPC_TIMEOUT = "MC_RPC_TIMEOUT_MS": number(30_000, 1, DAY_MS, "ms");
+    /// Longest wait of the store client for a connection to one of its masters.
+    RPC_CONNECT_TIMEOUT = "MC_RPC_CONNECT_TIMEOUT_MS": number(5000, 1, DAY_MS, "ms");
+    /// Time in which `setup` of the store has to find a master and to mount its segments.
+    STORE_SETUP_TIMEOUT = "MOONCAKE_TRANSFER_STORE_SETUP_TIMEOUT_MS": number(10_000, 1, DAY_MS, "ms");
+    /// Lowest port of a store whose host name has none.
+    STORE_MIN_PORT = "MC_STORE_CLIENT_MIN_PORT": number(12_300, 1024, 65_535, "port");
+    /// Highest port of a store whose host name has none.
+    STORE_MAX_PORT = "MC_STORE_CLIENT_MAX_PORT": number(14_300, 1024, 65_535, "port");
 }
 
 /// Variables that are known and have no effect here: group, names.
@@ -159,8 +169,6 @@ pub const SILENT: &[(&str, &[&str])] = &[
             "MC_RPC_PROTOCOL",
             "MC_TE_RPC_CLIENT_IO_THREADS",
             "MC_RPC_CLIENT_IO_THREADS",
-            "MC_RPC_CONNECT_TIMEOUT_MS",
-            "MC_RPC_TIMEOUT_MS",
             "MC_USE_TENT",
             "MC_USE_TEV1",
             "MC_MS_AUTO_DISC",

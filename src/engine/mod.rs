@@ -247,6 +247,12 @@ impl Engine {
         &self.shared.name
     }
 
+    /// The settings it was made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
     /// Host and handshake port, apart.
     #[must_use]
     pub fn host_and_port(&self) -> (String, u16) {

@@ -4,6 +4,7 @@
 //! of a peer or of a device is a number here, never a pointer. A number becomes a pointer in [`copy`] alone,
 //! under the contract written there. Memory of our own making, which peers of this host can map, is [`shared`].
 
+pub(crate) mod anonymous;
 pub mod copy;
 pub(crate) mod io;
 mod location;

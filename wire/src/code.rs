@@ -8,9 +8,9 @@ pub struct ErrorCode(pub i32);
 pub type Outcome<T> = Result<T, ErrorCode>;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $value:literal;)*) => {
+    ($($(#[doc = $sentence:literal])+ $name:ident = $value:literal;)*) => {
         impl ErrorCode {
-            $($(#[$doc])* pub const $name: Self = Self($value);)*
+            $($(#[doc = $sentence])+ pub const $name: Self = Self($value);)*
 
             /// Every code that has a name.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
@@ -23,6 +23,15 @@ macro_rules! codes {
                     _ => "UNKNOWN_ERROR",
                 }
             }
+
+            /// What the code means, in one sentence.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self.0 {
+                    $($value => concat!($($sentence),+).trim_ascii(),)*
+                    _ => "A code that this release does not know.",
+                }
+            }
         }
     };
 }
@@ -32,9 +41,9 @@ codes! {
     OK = 0;
     /// An error inside the master or the client.
     INTERNAL_ERROR = -1;
-    /// Buffer overflow.
+    /// The value does not fit in the buffer.
     BUFFER_OVERFLOW = -10;
-    /// Shard index out of range.
+    /// The master was asked for a shard that it does not have.
     SHARD_INDEX_OUT_OF_RANGE = -100;
     /// No such segment is mounted.
     SEGMENT_NOT_FOUND = -101;
@@ -48,7 +57,7 @@ codes! {
     INVALID_VERSION = -300;
     /// The key is not acceptable.
     INVALID_KEY = -400;
-    /// Write fail.
+    /// Writing the object failed.
     WRITE_FAIL = -500;
     /// An argument is not acceptable.
     INVALID_PARAMS = -600;
@@ -56,9 +65,9 @@ codes! {
     ILLEGAL_CLIENT = -601;
     /// The object is not in a state that can be written.
     INVALID_WRITE = -700;
-    /// Invalid read.
+    /// The object cannot be read that way.
     INVALID_READ = -701;
-    /// Invalid replica.
+    /// The replica is not of a kind that can serve the call.
     INVALID_REPLICA = -702;
     /// The object is being written.
     REPLICA_IS_NOT_READY = -703;
@@ -70,23 +79,23 @@ codes! {
     OBJECT_HAS_LEASE = -706;
     /// The lease ended before the read did.
     LEASE_EXPIRED = -707;
-    /// Object has replication task.
+    /// The object is being copied or moved.
     OBJECT_HAS_REPLICATION_TASK = -708;
-    /// Object no replication task.
+    /// The object is not being copied or moved.
     OBJECT_NO_REPLICATION_TASK = -709;
-    /// Replica not found.
+    /// The object has no such replica.
     REPLICA_NOT_FOUND = -710;
-    /// Replica already exists.
+    /// The object has such a replica already.
     REPLICA_ALREADY_EXISTS = -711;
-    /// Replica is gone.
+    /// The replica went away meanwhile.
     REPLICA_IS_GONE = -712;
-    /// Replica not in local memory.
+    /// The replica is not in the memory of this client.
     REPLICA_NOT_IN_LOCAL_MEMORY = -713;
-    /// Object replica busy.
+    /// The replica is in use.
     OBJECT_REPLICA_BUSY = -714;
     /// Moving the data failed.
     TRANSFER_FAIL = -800;
-    /// Checksum mismatch.
+    /// The bytes that arrived are not those that were put.
     CHECKSUM_MISMATCH = -801;
     /// The master could not be called.
     RPC_FAIL = -900;
