@@ -125,6 +125,8 @@ pub struct Config {
     pub rpc_connect_timeout: Duration,
     /// `MOONCAKE_TRANSFER_STORE_SETUP_TIMEOUT_MS`.
     pub store_setup_timeout: Duration,
+    /// `MC_STORE_USE_HUGEPAGE`.
+    pub store_huge_pages: bool,
     /// `MC_STORE_CLIENT_MIN_PORT`.
     pub store_port_min: u16,
     /// `MC_STORE_CLIENT_MAX_PORT`.
@@ -212,6 +214,7 @@ impl Config {
             rpc_timeout: milliseconds(r, &table::RPC_TIMEOUT),
             rpc_connect_timeout: milliseconds(r, &table::RPC_CONNECT_TIMEOUT),
             store_setup_timeout: milliseconds(r, &table::STORE_SETUP_TIMEOUT),
+            store_huge_pages: r.switch(&table::STORE_HUGE_PAGES),
             store_port_min: r.number_as(&table::STORE_MIN_PORT),
             store_port_max: r.number_as(&table::STORE_MAX_PORT),
         };

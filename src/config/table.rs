@@ -130,6 +130,8 @@ variables! {
     RPC_CONNECT_TIMEOUT = "MC_RPC_CONNECT_TIMEOUT_MS": number(5000, 1, DAY_MS, "ms");
     /// Time in which `setup` of the store has to find a master and to mount its segments.
     STORE_SETUP_TIMEOUT = "MOONCAKE_TRANSFER_STORE_SETUP_TIMEOUT_MS": number(10_000, 1, DAY_MS, "ms");
+    /// Takes the largest pages there are for the memory that a store lends to the pool.
+    STORE_HUGE_PAGES = "MC_STORE_USE_HUGEPAGE": Kind::Exactly("1");
     /// Lowest port of a store whose host name has none.
     STORE_MIN_PORT = "MC_STORE_CLIENT_MIN_PORT": number(12_300, 1024, 65_535, "port");
     /// Highest port of a store whose host name has none.

@@ -4,7 +4,6 @@
 //! of a peer or of a device is a number here, never a pointer. A number becomes a pointer in [`copy`] alone,
 //! under the contract written there. Memory of our own making, which peers of this host can map, is [`shared`].
 
-pub(crate) mod anonymous;
 pub mod copy;
 pub(crate) mod io;
 mod location;
@@ -18,3 +17,10 @@ pub use location::{Location, MemoryKind};
 pub use range::ByteRange;
 pub use sealed::SharedFile;
 pub use shared::{HugePages, Pages, SharedMemory, SharedRange};
+
+/// Memory that the host can give to programs now; `None` where the kernel does not say.
+pub(crate) fn available_bytes() -> Option<u64> {
+    let facts = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = facts.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}

@@ -33,6 +33,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::deadline::Deadline;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Code, Error, Stage};
+use crate::memory::HugePages;
 
 pub use failure::{Failure, Outcome};
 pub use mooncake_wire::ErrorCode;
@@ -162,6 +163,7 @@ impl Store {
         let client = segments::new_id().map_err(invalid)?;
         let segments = Arc::new(Segments::default());
         let transfers = Arc::new(Transfers::new(Arc::clone(&engine)));
+        let huge = if config.store_huge_pages { HugePages::Try } else { HugePages::No };
         let undo = |segments: &Segments| {
             segments.release(&engine);
             if owns_engine {
@@ -169,7 +171,7 @@ impl Store {
             }
         };
         let made = segments
-            .create(&engine, &owner, *global_segment_size_bytes)
+            .create(&engine, &owner, *global_segment_size_bytes, huge)
             .map_err(invalid)
             .and_then(|made| mount(&master, client, made, deadline));
         let work = Work {
@@ -210,13 +212,7 @@ impl Store {
             pid: std::process::id(),
         });
         store.heartbeat.wait_for_answer(deadline)?;
-        log::info!(
-            "store {} lends {} bytes to the pool; its engine is {}, its master {}",
-            store.hostname(),
-            global_segment_size_bytes,
-            store.core.transfers.engine.name(),
-            options.master_server_address
-        );
+        report(&store, *global_segment_size_bytes, &options.master_server_address);
         Ok(store)
     }
 
@@ -365,6 +361,28 @@ fn check(options: &StoreOptions) -> Outcome<()> {
         return Err(Failure::new(ErrorCode::INVALID_PARAMS, error));
     }
     Ok(())
+}
+
+/// Says what this process lends and what the host has.
+fn report(store: &Store, lent_bytes: u64, master: &str) {
+    let gib = |bytes: u64| format!("{}.{:02} GiB", bytes >> 30, ((bytes % (1 << 30)) * 100) >> 30);
+    let available = crate::memory::available_bytes();
+    let host =
+        available.map_or_else(String::new, |bytes| format!(" of {} that the host has free", gib(bytes)));
+    log::info!(
+        "store {} lends {}{host} to the pool; its engine is {}, its master {master}",
+        store.hostname(),
+        gib(lent_bytes),
+        store.core.transfers.engine.name(),
+    );
+    if available.is_some_and(|bytes| bytes < lent_bytes) {
+        log::warn!(
+            "store {} lends {}, more than the host has free: memory is taken as the pool fills, and the process may \
+             be killed then",
+            store.hostname(),
+            gib(lent_bytes),
+        );
+    }
 }
 
 /// An engine of the store's own.

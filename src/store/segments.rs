@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::endpoint::random_bytes;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::memory::anonymous::AnonymousMemory;
+use crate::memory::{HugePages, SharedMemory};
 
 /// Most segments of one client.
 pub const MAX_SEGMENTS: usize = 64;
@@ -41,7 +41,7 @@ pub(super) struct Owner {
 
 struct Lent {
     wire: Segment,
-    memory: AnonymousMemory,
+    memory: SharedMemory,
 }
 
 /// The segments of one client.
@@ -50,19 +50,27 @@ pub(super) struct Segments(Mutex<Vec<Lent>>);
 
 impl Segments {
     /// Takes memory and makes it known to the engine's peers; the caller mounts what is returned.
-    pub(super) fn create(&self, engine: &Engine, owner: &Owner, total_bytes: u64) -> Result<Vec<Segment>> {
+    pub(super) fn create(
+        &self,
+        engine: &Engine,
+        owner: &Owner,
+        total_bytes: u64,
+        huge: HugePages,
+    ) -> Result<Vec<Segment>> {
         let mut made = Vec::new();
         let mut left = total_bytes;
         while left > 0 {
-            let memory = AnonymousMemory::reserve(left.min(MAX_SEGMENT_BYTES))?;
-            left -= memory.length_bytes();
+            let length_bytes = left.min(MAX_SEGMENT_BYTES);
+            left -= length_bytes;
+            // Of huge pages it may be more than was asked for; the rest is not lent.
+            let memory = SharedMemory::allocate(length_bytes, huge)?;
             // What it is, we know: no vendor library has to be asked.
-            engine.register(memory.address(), memory.length_bytes(), "cpu:0")?;
+            engine.register(memory.address(), length_bytes, "cpu:0")?;
             let wire = Segment {
                 id: new_id()?,
                 name: owner.name.clone(),
                 base: memory.address(),
-                size: memory.length_bytes(),
+                size: length_bytes,
                 te_endpoint: owner.endpoint.clone(),
                 protocol: owner.protocol.clone(),
                 host_id: owner.host_id.clone(),
