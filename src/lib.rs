@@ -105,6 +105,8 @@
 //! | registered ranges of an engine | `registry/table.rs` | `MAX_REGIONS` |
 //! | pins of one range | `registry/region.rs` | `MAX_PINS` |
 //! | memory borrowed from other engines of the process | `engine/borrowed.rs` | `MAX_BORROWED` |
+//! | batches of other engines on an engine's memory, before a pruning | `engine/guests.rs` | `FIRST_PRUNING` |
+//! | withdrawn ranges of a peer, one by one | `engine/withdrawn.rs` | `MAX_WITHDRAWN` |
 //! | open segments | `segment/table.rs` | `MAX_SEGMENTS` |
 //! | a descriptor that is read | `segment/codec.rs` | `MAX_DESCRIPTOR_BYTES` |
 //! | buffers of a descriptor | `segment/codec.rs` | `MAX_BUFFERS` |

@@ -4,6 +4,14 @@
 //! Every byte is verified or reported failed, nothing that was reported failed lands afterwards, nothing hangs, and in
 //! the end every process is back where it began: descriptors, threads, memory. The usual run takes a few seconds;
 //! `make chaos` takes a minute (`CHAOS_SECONDS`). The seed is printed, and `CHAOS_SEED` repeats its choices.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use mooncake::config::Config;
-use mooncake::control::{Connection, Control, Handler, Message};
+use mooncake::control::{Connection, Control, Handler, Hello, Message};
 use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
 use mooncake::error::{Code, Error, Result, Stage};
@@ -33,11 +33,13 @@ struct Peer {
     control: Control,
     handler: Arc<Recorder>,
     lost: Mutex<Receiver<(Incarnation, Error)>>,
+    connected: Mutex<Receiver<String>>,
     seen: Mutex<Receiver<Message>>,
 }
 
 struct Recorder {
     lost: Mutex<Sender<(Incarnation, Error)>>,
+    connected: Mutex<Sender<String>>,
     seen: Mutex<Sender<Message>>,
     handled: AtomicUsize,
     hold: Mutex<()>,
@@ -63,6 +65,10 @@ impl Handler for Recorder {
         Ok(Message::Done)
     }
 
+    fn connected(&self, peer: &Hello) {
+        self.connected.lock().send(peer.segment.clone()).unwrap();
+    }
+
     fn lost(&self, peer: &Incarnation, why: &Error) {
         self.lost.lock().send((peer.clone(), why.clone())).unwrap();
     }
@@ -76,9 +82,11 @@ fn peer_with(config: &Config, id: Option<u128>) -> Peer {
     let mut incarnation = Incarnation::new(None).unwrap();
     incarnation.id = id.unwrap_or(incarnation.id);
     let (lost, lost_seen) = channel();
+    let (connected, connections) = channel();
     let (seen, messages) = channel();
     let handler = Arc::new(Recorder {
         lost: Mutex::new(lost),
+        connected: Mutex::new(connected),
         seen: Mutex::new(seen),
         handled: AtomicUsize::new(0),
         hold: Mutex::new(()),
@@ -90,7 +98,8 @@ fn peer_with(config: &Config, id: Option<u128>) -> Peer {
         Arc::clone(&handler) as Arc<dyn Handler>,
     )
     .unwrap();
-    Peer { incarnation, control, handler, lost: Mutex::new(lost_seen), seen: Mutex::new(messages) }
+    let (lost, connected) = (Mutex::new(lost_seen), Mutex::new(connections));
+    Peer { incarnation, control, handler, lost, connected, seen: Mutex::new(messages) }
 }
 
 fn peer() -> Peer {
@@ -258,6 +267,7 @@ fn the_end_of_a_peer_is_told_once_and_waiting_requests_learn_of_it() {
         let (who, why) = a.next_loss();
         assert_eq!(who, b.incarnation);
         assert_eq!(why.record().peer.as_deref(), Some(connection.peer().segment.as_str()));
+        assert!(why.to_string().contains("the peer's engine was closed"), "good order is no loss: {why}");
         drop(held);
     });
     assert!(ended.load(Ordering::SeqCst));
@@ -275,8 +285,14 @@ fn a_connection_closed_here_is_lost_there_and_can_be_made_again() {
     let (a, b) = (peer(), peer());
     let first = a.connect(&b).unwrap();
     first.request(Message::Withdrawn, soon()).unwrap();
+    // Whoever opens it, the other end hears of it: a peer that calls is alive.
+    let opener = b.connected.lock().recv_timeout(LONG).unwrap();
+    assert_eq!(opener, format!("peer-{:x}:1", a.incarnation.id));
+    assert!(a.connected.lock().try_recv().is_err(), "it called itself");
     first.close();
-    assert_eq!(b.next_loss().0, a.incarnation);
+    let (who, why) = b.next_loss();
+    assert_eq!(who, a.incarnation);
+    assert!(!why.to_string().contains("the peer's engine was closed"), "a cut connection is a loss: {why}");
     let second = wait_for(|| a.connect(&b).ok().filter(|second| !Arc::ptr_eq(second, &first)));
     assert_eq!(second.request(Message::Withdrawn, soon()).unwrap(), Message::Done);
     assert!(a.lost.lock().try_recv().is_err());

@@ -145,7 +145,6 @@ fn hello(expected: &Incarnation) -> Hello {
         connection: format!("{:032x}", rand()),
         expected: Some(expected.hex()),
         previous: None,
-        nonce: None,
     }
 }
 
@@ -193,7 +192,7 @@ fn a_first_frame_that_is_no_hello_is_refused_with_the_reason() {
         (changed("expected", json!(null)), "stale-incarnation"),
         (changed("expected", json!("not hexadecimal")), "stale-incarnation"),
         (changed("segment", json!("s".repeat(5000))), "reject-handshake"),
-        (changed("nonce", json!({"address": -1, "length_bytes": 8})), "reject-handshake"),
+        (changed("previous", json!({"address": -1})), "reject-handshake"),
     ] {
         let mut raw = Raw::open(&target);
         raw.stream.write_all(&bytes).unwrap();

@@ -8,9 +8,13 @@
 
 mod interop;
 
-use std::net::TcpListener;
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use interop::{LONG, NEWEST, Upstream, address, engine_at, missing, pattern, peers, python_of};
 use mooncake::config::Config;
@@ -239,4 +243,89 @@ fn a_service_that_does_not_answer_is_named_in_time() {
         assert!(error.to_string().contains(&port.to_string()), "{error}");
     }
     assert!(started.elapsed() < std::time::Duration::from_secs(20));
+}
+
+/// A store of keys and values by HTTP that can be told to refuse news.
+struct Fickle {
+    uri: String,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Fickle {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("http://127.0.0.1:{}/metadata", listener.local_addr().unwrap().port());
+        let refuses = Arc::new(AtomicBool::new(false));
+        let refused = Arc::clone(&refuses);
+        let values: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (refused, values) = (Arc::clone(&refused), Arc::clone(&values));
+                std::thread::spawn(move || serve(stream, &refused, &values));
+            }
+        });
+        Self { uri, refuses }
+    }
+}
+
+/// One request after another, until the client goes.
+fn serve(
+    mut stream: TcpStream,
+    refuses: &AtomicBool,
+    values: &Mutex<HashMap<String, Vec<u8>>>,
+) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    loop {
+        let mut first = String::new();
+        reader.read_line(&mut first).ok().filter(|length| *length > 0)?;
+        let (mut length, mut line) = (0, String::new());
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).ok()?;
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let mut words = first.split(' ');
+        let (method, key) = (words.next()?, words.next()?.to_owned());
+        let mut values = values.lock().unwrap();
+        let (status, answer) = match method {
+            "PUT" if refuses.load(Ordering::SeqCst) => ("500 No", Vec::new()),
+            "PUT" => (values.insert(key, body), ("200 OK", Vec::new())).1,
+            "DELETE" => (values.remove(&key), ("200 OK", Vec::new())).1,
+            _ => values.get(&key).map_or(("404 Not Found", Vec::new()), |value| ("200 OK", value.clone())),
+        };
+        drop(values);
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", answer.len());
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer)).ok()?;
+    }
+}
+
+#[test]
+fn a_service_that_takes_no_news_leaves_nothing_half_registered() {
+    let service = Fickle::start();
+    let (target, initiator) = (engine_at("target", &service.uri), engine_at("initiator", &service.uri));
+    let (first, second, near) = (pattern(1, 5000), pattern(2, 5000), vec![0_u8; 5000]);
+    target.register(address(&first), 5000, "*").unwrap();
+    read(&initiator, "target", &near, address(&first)).unwrap();
+    service.refuses.store(true, Ordering::SeqCst);
+    // An error means that nothing is registered: not for peers, not for the engine, and again once the service is well.
+    let error = target.register(address(&second), 5000, "*").unwrap_err();
+    assert_eq!(error.code(), Code::Metadata, "{error}");
+    assert!(
+        read(&initiator, "target", &near, address(&second)).unwrap_err().contains("address-not-registered")
+    );
+    let error = target.unregister(address(&second)).unwrap_err();
+    assert_eq!(error.code(), Code::AddressNotRegistered, "{error}");
+    // What is withdrawn is withdrawn, whatever the service still says.
+    target.unregister(address(&first)).unwrap();
+    assert!(read(&initiator, "target", &near, address(&first)).is_err());
+    service.refuses.store(false, Ordering::SeqCst);
+    target.register(address(&second), 5000, "*").unwrap();
+    read(&initiator, "target", &near, address(&second)).unwrap();
+    assert!(std::hint::black_box(&near) == &second);
+    target.close();
+    initiator.close();
 }

@@ -4,6 +4,14 @@
 //! copy lands after the return or holds it up, and three tests fail; without `Session::disconnect` there, which RoCE
 //! needs, the test of the network card that has let go fails; with requests failed without waiting for a quiet stream
 //! the memory of the stuck copy can be unregistered under it, and the last test fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

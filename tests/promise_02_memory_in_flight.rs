@@ -2,7 +2,17 @@
 //!
 //! Tried by taking the mechanism out: without the pins of a job (`Job::pins` left empty) the first test fails; with
 //! `Shared::withdraw_at_peers` doing nothing the second and the third fail, the third because the peer goes on
-//! writing; without the withdrawal in `Shared::withdraw_remote` the peer goes on, too.
+//! writing; without the withdrawal in `Shared::withdraw_remote` the peer goes on, too. The end of an engine is the
+//! withdrawal of all that it has: without `Shared::part_from_process` the tests of its end find a peer with bytes that
+//! were written after the end.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 
@@ -117,5 +127,53 @@ fn after_it_no_peer_touches_the_range() {
     }
     assert!(b.holds(kept, PAGE, 10));
     writers.into_iter().for_each(Peer::quit);
+    b.quit();
+}
+
+/// A process with two engines: the first one registers, the second one moves what the first has registered. Then the
+/// first one ends while a copy is under way, and its memory gets other bytes. The peer's memory, and what became of
+/// the transfer.
+fn ended_while_another_engine_moves(delay_ms: u64) -> (Peer, u64, Result<String, promise::Failure>) {
+    let npu = software_npu(2);
+    let (mut a, mut b) = (Peer::start(&npu, Some(0)), Peer::start(&npu, Some(1)));
+    let (near, far) = (a.buffer(0, PAGE, 1), b.buffer(1, PAGE, 2));
+    let name = b.name();
+    a.must("engines 1");
+    a.must(&format!("as 0 transfer {}", moving("write", near, &name, far, 4096, 4096, 0)));
+    let earlier = a.count("HcclBatchPut");
+    a.fault(&format!("set transfer=delay:{delay_ms}"));
+    let batch = a.must(&format!("as 0 submit {}", moving("write", near, &name, far, PAGE, PAGE, 0)));
+    a.wait_for_calls("HcclBatchPut", earlier);
+    let failure = a.must_fail(&format!("unregister {near}"));
+    assert_eq!(failure.code(), "busy", "{failure:?}");
+    a.must("close");
+    a.fill(near, PAGE, 9);
+    let outcome = a.ask(&format!("as 0 wait {batch} 30000"));
+    assert!(!b.holds(far, PAGE, 9), "the end of the engine left its memory in use");
+    // The other engine is as good as before, with memory of its own.
+    a.fault("clear");
+    let own: u64 = a.must(&format!("alloc 0 {PAGE}")).parse().unwrap();
+    a.fill(own, PAGE, 5);
+    a.must(&format!("as 0 register {own} {PAGE} npu:0"));
+    let (kept, far) = (far, b.buffer(1, PAGE, 3));
+    a.must(&format!("as 0 transfer {}", moving("write", own, &name, far, PAGE, 65536, 0)));
+    assert!(b.holds(far, PAGE, 5));
+    a.quit();
+    (b, kept, outcome)
+}
+
+#[test]
+fn the_end_of_an_engine_waits_for_the_others_of_its_process() {
+    let (mut b, far, outcome) = ended_while_another_engine_moves(1000);
+    outcome.unwrap_or_else(|failure| panic!("there was time for it to end well: {failure:?}"));
+    assert!(b.holds(far, PAGE, 1));
+    b.quit();
+}
+
+#[test]
+fn the_end_of_an_engine_stops_what_others_do_not_end_in_time() {
+    let (b, _, outcome) = ended_while_another_engine_moves(20_000);
+    let failure = outcome.expect_err("it was to take longer than an end may");
+    assert_eq!(failure.code(), "cancelled", "{failure:?}");
     b.quit();
 }

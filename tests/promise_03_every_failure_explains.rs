@@ -4,6 +4,14 @@
 //! field by field. Tried by taking the mechanism out: with an empty text in `Runtime::failure`, without its advice, or
 //! without the peer and device that `Request::described` adds, the first three tests fail; without the `Reporter` of
 //! the channels the last one does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

@@ -3,6 +3,14 @@
 //! Tried by taking the mechanism out: with `Ascend::attach(0)` added to `Shared::open_npu`, or with `device_for_caller`
 //! answering 0, the first test finds calls on device 0; with a registration run on the caller's thread, bound to the
 //! device and not restored, the second test fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

@@ -4,6 +4,14 @@
 //! of transfers to the seven others end. Tried by taking the mechanism out: with `Shared::dispatch_slowly` called on
 //! the caller's thread instead of the peer's the first test fails; with
 //! `PeerState::begin` never failing fast the five transfers to the frozen peer take five connect timeouts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

@@ -2,6 +2,14 @@
 //!
 //! Tried by taking the mechanism out: with `PeerState::lost` ignored the restarted and the stopped peer are not used
 //! again, and two tests fail.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

@@ -4,6 +4,14 @@
 //! takes as long as it says: two limits, two durations. Tried by taking the mechanism out: with a constant in the place
 //! of the timeout in `Engine::wait`, `Shared::time_limit` or `metadata_deadline`, or of `handshake_reply_timeout`, the
 //! case of that call fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

@@ -2,6 +2,14 @@
 //!
 //! Tried by taking the mechanism out: with the park in `Batch::wait` replaced by a poll with `yield_now`, the wait
 //! uses two seconds of processor time instead of a few milliseconds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

@@ -3,6 +3,14 @@
 //! The range of ports is hardly larger than what 64 engines need, so that they meet. Tried by taking the mechanism
 //! out: with `listen_in_range` made to bind a port, drop it and bind it again later, as a probe does, engines fail to
 //! start or end with a port that another has.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

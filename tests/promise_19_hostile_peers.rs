@@ -9,6 +9,14 @@
 //! tests still pass, since the decoder refuses wild buffers, a peer without a control connection is not used for NPU
 //! memory, and the vendor's own containment check stands behind ours. What these tests catch is a crash, a hang, a leak
 //! or a changed byte.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod promise;
 

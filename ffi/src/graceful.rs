@@ -5,7 +5,9 @@
 //! has the handler but not the thread, the signal gets its default action back and is raised again.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,6 +28,10 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 static ENABLED: Mutex<Vec<Weak<Engine>>> = Mutex::new(Vec::new());
 /// Write end of the pipe, for the handler.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
+/// Read end of the pipe, which the thread owns; for a child after fork, which has no such thread.
+static READ_END: AtomicI32 = AtomicI32::new(-1);
+/// Whether the end of the process closes the engines; a child after fork inherits that.
+static EXIT_WATCHED: AtomicBool = AtomicBool::new(false);
 /// The process that has the thread; 0 before there is one.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
@@ -49,38 +55,82 @@ fn enable(engine: &Arc<Engine>) -> Result<()> {
     Ok(())
 }
 
-/// Makes the pipe and the thread, and installs the handlers.
+/// Makes the pipe and the thread, and installs the handlers; nothing is left of a start that failed.
 fn start() -> Result<()> {
+    close_inherited();
+    let mut reads_at = -1;
+    let write_end = listen(|read_end| {
+        reads_at = read_end.as_raw_fd();
+        let spawned = std::thread::Builder::new()
+            .name("mct-shutdown".to_owned())
+            .spawn(move || wait_for_signal(&mut std::fs::File::from(read_end)));
+        spawned.map(drop).map_err(|error| {
+            Error::new(Code::Memory, Stage::Configure, format!("cannot start a thread: {error}"))
+        })
+    })?;
+    // SAFETY: the function lives as long as the process and does not unwind.
+    if !EXIT_WATCHED.swap(true, Ordering::AcqRel) && unsafe { libc::atexit(at_exit) } != 0 {
+        EXIT_WATCHED.store(false, Ordering::Release);
+        return Err(system("atexit"));
+    }
+    PIPE.store(write_end.as_raw_fd(), Ordering::Release);
+    let mut earlier: Vec<(c_int, libc::sigaction)> = Vec::new();
+    for signal in SIGNALS {
+        match install(signal) {
+            Ok(action) => earlier.push((signal, action)),
+            Err(error) => {
+                for (signal, action) in earlier {
+                    // SAFETY: the action is the one that the kernel gave; a failure leaves ours, which does nothing
+                    // without a pipe.
+                    unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+                }
+                PIPE.store(-1, Ordering::Release);
+                return Err(error);
+            }
+        }
+    }
+    // The handler writes to it as long as the process lives.
+    let _ = write_end.into_raw_fd();
+    READ_END.store(reads_at, Ordering::Release);
+    Ok(())
+}
+
+/// Makes a pipe and gives its read end to `serve`. Gives the write end, whose closing ends who reads.
+fn listen(serve: impl FnOnce(OwnedFd) -> Result<()>) -> Result<OwnedFd> {
     let mut ends = [-1; 2];
     // SAFETY: `ends` has room for the two descriptors.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
         return Err(system("pipe2"));
     }
-    let [read_end, write_end] = ends;
-    PIPE.store(write_end, Ordering::Release);
-    std::thread::Builder::new()
-        .name("mct-shutdown".to_owned())
-        .spawn(move || wait_for_signal(read_end))
-        .map_err(|error| {
-            Error::new(Code::Memory, Stage::Configure, format!("cannot start a thread: {error}"))
-        })?;
-    for signal in SIGNALS {
-        // SAFETY: a zeroed sigaction is a valid one; the handler does async-signal-safe things only.
-        let code = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
-            action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut())
-        };
-        if code != 0 {
-            return Err(system("sigaction"));
+    // SAFETY: both were opened just now and are nobody else's.
+    let [read_end, write_end] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+    serve(read_end)?;
+    Ok(write_end)
+}
+
+/// Installs the handler; gives the action that was there.
+fn install(signal: c_int) -> Result<libc::sigaction> {
+    // SAFETY: a zeroed sigaction is a valid one, for the kernel to fill.
+    let mut earlier: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: as above; the handler does async-signal-safe things only.
+    let code = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &raw const action, &raw mut earlier)
+    };
+    if code == 0 { Ok(earlier) } else { Err(system("sigaction")) }
+}
+
+/// A child after fork has the descriptors of its parent's pipe, and no thread that reads there.
+fn close_inherited() {
+    for end in [&PIPE, &READ_END] {
+        let end = end.swap(-1, Ordering::AcqRel);
+        if end >= 0 {
+            // SAFETY: it was set by the start that succeeded, in the parent; here it is a copy that nobody owns.
+            drop(unsafe { OwnedFd::from_raw_fd(end) });
         }
     }
-    // SAFETY: the function lives as long as the process and does not unwind.
-    if unsafe { libc::atexit(at_exit) } != 0 {
-        return Err(system("atexit"));
-    }
-    Ok(())
 }
 
 fn system(function: &str) -> Error {
@@ -109,18 +159,16 @@ extern "C" fn on_signal(signal: c_int) {
     }
 }
 
-fn wait_for_signal(read_end: c_int) {
-    let mut signal = 0_u8;
-    loop {
-        // SAFETY: one byte of ours is filled; the descriptor is never closed.
-        let count = unsafe { libc::read(read_end, (&raw mut signal).cast(), 1) };
-        if count == 1 {
-            break;
+fn wait_for_signal(read_end: &mut std::fs::File) {
+    let mut byte = [0_u8];
+    let signal = loop {
+        match read_end.read(&mut byte) {
+            Ok(1) => break byte[0],
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // The start has failed after all.
+            _ => return,
         }
-        if std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
-            return;
-        }
-    }
+    };
     log::info!("signal {signal}: closing the engines");
     let (sender, closed) = std::sync::mpsc::channel();
     let closer = std::thread::Builder::new().name("mct-close".to_owned()).spawn(move || {
@@ -154,5 +202,40 @@ export! {
     failure negative, {
         enable(&self::engine(engine)?.engine)?;
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_fails_leaves_no_end_of_the_pipe_open() {
+        let mut kept = None;
+        let failed = listen(|read_end| {
+            kept = Some(read_end.try_clone().unwrap());
+            Err(Error::new(Code::Memory, Stage::Configure, "no thread"))
+        });
+        assert!(failed.is_err());
+        // All write ends are closed when a read sees the end; it would wait for ever otherwise.
+        let mut reader = std::fs::File::from(kept.unwrap());
+        let mut polled = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry of ours.
+        assert_eq!(unsafe { libc::poll(&raw mut polled, 1, 5000) }, 1, "the write end is open");
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_closed_write_end_ends_the_thread_that_reads() {
+        let (sender, ended) = std::sync::mpsc::channel();
+        let write_end = listen(|read_end| {
+            std::thread::spawn(move || {
+                wait_for_signal(&mut std::fs::File::from(read_end));
+                sender.send(()).unwrap();
+            });
+            Ok(())
+        });
+        drop(write_end.unwrap());
+        ended.recv_timeout(Duration::from_secs(20)).unwrap();
     }
 }

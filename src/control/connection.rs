@@ -67,6 +67,8 @@ pub struct Connection {
     /// Whether the loop knows already that there is something to do.
     announced: AtomicBool,
     closing: AtomicBool,
+    /// The peer has said that it ends the connection.
+    leaving: AtomicBool,
     over: OnceLock<Error>,
     waiting: Mutex<HashMap<u32, SyncSender<Answer>>>,
     last_request: AtomicU32,
@@ -83,6 +85,7 @@ impl Connection {
             output: Mutex::default(),
             announced: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             over: OnceLock::new(),
             waiting: Mutex::default(),
             last_request: AtomicU32::new(0),
@@ -159,6 +162,15 @@ impl Connection {
 
     pub(super) fn token(&self) -> usize {
         self.token
+    }
+
+    /// The peer ends the connection in good order; its end comes next.
+    pub(super) fn said_goodbye(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 
     pub(super) fn is_closing(&self) -> bool {

@@ -30,18 +30,6 @@ pub struct Hello {
     /// that lost the connection from one whose opening crossed with its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
-    /// A number in the sender's memory, with which it can prove to run on this host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nonce: Option<Nonce>,
-}
-
-/// Where a process keeps a number that only who can read its memory knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Nonce {
-    /// Address in the publisher's memory.
-    pub address: u64,
-    /// Length of the number.
-    pub length_bytes: u64,
 }
 
 /// What memory a region is.
@@ -152,6 +140,8 @@ pub enum Message {
     Ping,
     /// Yes.
     Pong,
+    /// The sender ends the connection in good order; what it closes without this word, it lost.
+    Bye,
     /// Let us make this channel.
     OpenChannel(ChannelOffer),
     /// Agreed; both sides go on.

@@ -40,8 +40,8 @@ pub use connection::Connection;
 use connection::Link;
 use dial::{Refused, dial};
 pub use message::{
-    ChannelAnswer, ChannelKey, ChannelOffer, Failure, Hello, Message, Nonce, PROTOCOL_VERSION, RankDevice,
-    Region, RegionKind,
+    ChannelAnswer, ChannelKey, ChannelOffer, Failure, Hello, Message, PROTOCOL_VERSION, RankDevice, Region,
+    RegionKind,
 };
 use peers::{Claim, Peers};
 use pump::{FIRST_CONNECTION, LISTENER, Opened, Pump, WAKER};
@@ -60,7 +60,12 @@ pub trait Handler: Send + Sync {
     /// Whatever the peer should be told.
     fn request(&self, from: &Arc<Connection>, message: Message) -> Result<Message>;
 
-    /// The connection to a peer is lost. Must not wait for a new connection to the same peer: that one comes up
+    /// A peer has opened a connection to this engine: it lives. Runs on the loop's thread and must not block.
+    fn connected(&self, peer: &Hello) {
+        let _ = peer;
+    }
+
+    /// The connection to a peer is lost, or was ended by it. Must not wait for a new connection to the same peer: that one comes up
     /// only after this call has returned.
     fn lost(&self, peer: &Incarnation, why: &Error);
 }
@@ -72,8 +77,6 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// Name of its segment.
     pub segment: String,
-    /// Where its memory holds a number that proves the same host.
-    pub nonce: Option<Nonce>,
 }
 
 /// A loss to tell of.
@@ -88,6 +91,7 @@ struct Inner {
     peers: Peers,
     workers: Arc<Workers>,
     link: Arc<Link>,
+    handler: Arc<dyn Handler>,
     opened: Mutex<Vec<Opened>>,
     last_token: AtomicUsize,
     /// Losses to tell of; `None` ends the telling.
@@ -121,7 +125,7 @@ impl Control {
         segment_name: &str,
         handler: Arc<dyn Handler>,
     ) -> Result<Self> {
-        let identity = Identity { incarnation, segment: segment_name.to_owned(), nonce: None };
+        let identity = Identity { incarnation, segment: segment_name.to_owned() };
         Self::start_as(config, identity, handler)
     }
 
@@ -146,6 +150,7 @@ impl Control {
             peers: Peers::default(),
             workers: Workers::new(Arc::clone(&handler)),
             link: Arc::new(Link { waker, dirty: Mutex::default() }),
+            handler: Arc::clone(&handler),
             opened: Mutex::default(),
             last_token: AtomicUsize::new(FIRST_CONNECTION),
             lost,
@@ -223,7 +228,6 @@ impl Control {
                 connection: opening.attempt.clone(),
                 expected: Some(expected.hex()),
                 previous,
-                nonce: own.nonce.clone(),
             };
             match dial(host, port, &hello, expected, &self.inner.config, deadline) {
                 Ok((stream, answer)) => return opening.finish(stream, answer),

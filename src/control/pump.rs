@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -313,7 +314,6 @@ impl Pump {
             connection: hello.connection.clone(),
             expected: None,
             previous: None,
-            nonce: own.nonce.clone(),
         };
         let frame = match encode(Kind::Hello, 0, &answer) {
             Ok(frame) => frame,
@@ -333,6 +333,7 @@ impl Pump {
                     socket.written = 0;
                 }
                 log::info!("control connection from {} ({})", hello.segment, hello.incarnation);
+                self.inner.tell_connected(&hello);
             }
             Verdict::Later(why) => {
                 self.refuse(token, &Error::new(Code::Busy, Stage::Handshake, why), true);
@@ -407,6 +408,7 @@ impl Pump {
             Kind::OneWay => match serde_json::from_slice(&body) {
                 Ok(Message::Ping) => connection.send(Message::Pong)?,
                 Ok(Message::Pong) => {}
+                Ok(Message::Bye) => connection.said_goodbye(),
                 Ok(message) => {
                     if connection.keep(message)? {
                         self.inner.workers.submit(Job::Inbox(Arc::clone(connection)));
@@ -539,6 +541,10 @@ impl Pump {
         self.adopt();
         let tokens: Vec<usize> = self.sockets.keys().copied().collect();
         for token in tokens {
+            if let Some(Role::Open(connection)) = self.sockets.get(&token).map(|socket| &socket.role) {
+                // Only fails when the connection is over or full; then the peer sees a loss, which it is.
+                let _ = connection.send(Message::Bye);
+            }
             let _ = self.write(token);
             self.drop_socket(token, End::Done);
         }
@@ -546,13 +552,26 @@ impl Pump {
 }
 
 impl Inner {
+    /// A peer has connected.
+    fn tell_connected(&self, peer: &Hello) {
+        if catch_unwind(AssertUnwindSafe(|| self.handler.connected(peer))).is_err() {
+            log::error!("telling of the connection of {} met a defect", peer.segment);
+        }
+    }
+
     /// A connection broke: its users and then the handler learn of it.
     pub(super) fn lose(&self, connection: &Arc<Connection>, why: &Error) {
         let told = !connection.is_closing();
+        let ended = Error::new(Code::Socket, Stage::Connect, "the peer's engine was closed");
+        let why = if connection.is_leaving() { &ended } else { why };
         connection.end(why);
         if self.peers.remove(connection, told) && told {
             let peer = connection.peer();
-            log::warn!("control connection to {} ({}) lost: {why}", peer.segment, peer.incarnation);
+            if connection.is_leaving() {
+                log::info!("control connection to {} ({}) ended by the peer", peer.segment, peer.incarnation);
+            } else {
+                log::warn!("control connection to {} ({}) lost: {why}", peer.segment, peer.incarnation);
+            }
             let lost = Lost { peer: peer.incarnation.clone(), why: why.clone().peer(peer.segment.clone()) };
             // Only fails after the end of the thread that tells; then nobody is left to be told.
             if self.lost.send(Some(lost)).is_err() {

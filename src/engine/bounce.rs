@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::drain::{Interrupt, wait_or_drain};
 use super::remote::Remote;
 use super::{CLOSE_GRACE, Shared};
-use crate::batch::{Batch, Stop, Submission, Waited};
+use crate::batch::{Batch, Submission};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::plan::{Direction, Extent};
@@ -36,13 +37,46 @@ struct Slot {
 /// The slots and threads of one engine.
 pub(super) struct Bouncer {
     copier: HostCopier,
-    /// Slots nobody uses; as many are made as pieces were under way at once.
-    free: Mutex<Vec<Slot>>,
+    slots: Slots,
+}
+
+/// Slots nobody uses; as many are made as pieces were under way at once. `None` after the end.
+struct Slots(Mutex<Option<Vec<Slot>>>);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
+
+impl Slots {
+    fn take(&self, device: i32) -> Option<Slot> {
+        let mut free = self.0.lock();
+        let free = free.as_mut()?;
+        let index = free.iter().position(|slot| slot.device == device)?;
+        Some(free.swap_remove(index))
+    }
+
+    /// Keeps a slot for the next piece. After the end it comes back: the caller has to free it.
+    fn give_back(&self, slot: Slot) -> Option<Slot> {
+        match self.0.lock().as_mut() {
+            Some(free) => {
+                free.push(slot);
+                None
+            }
+            None => Some(slot),
+        }
+    }
+
+    /// The end: the caller has to free what it gets.
+    fn close(&self) -> Vec<Slot> {
+        self.0.lock().take().unwrap_or_default()
+    }
 }
 
 impl Default for Bouncer {
     fn default() -> Self {
-        Self { copier: HostCopier::that_waits("mct-bounce"), free: Mutex::default() }
+        Self { copier: HostCopier::that_waits("mct-bounce"), slots: Slots::default() }
     }
 }
 
@@ -51,32 +85,35 @@ impl Bouncer {
     pub(super) fn shutdown(&self, deadline: Deadline) -> Result<()> {
         self.copier.stop();
         let stopped = self.copier.wait_stopped(deadline);
-        let pinned = std::mem::take(&mut *self.free.lock());
         // One limit for all of them: a device that hangs must not hold up the end once a slot.
         let until = Deadline::after(CLOSE_GRACE);
-        for slot in pinned {
-            let freed = with_device(slot.device, until, move |runtime| runtime.free_host(slot.address));
-            if let Err(error) = freed {
-                log::debug!("pinned memory is left to the end of the process: {error}");
-            }
+        for slot in self.slots.close() {
+            free(slot, until);
         }
         stopped
     }
 
     fn take(&self, device: i32) -> Result<Slot> {
-        {
-            let mut free = self.free.lock();
-            if let Some(index) = free.iter().position(|slot| slot.device == device) {
-                return Ok(free.swap_remove(index));
-            }
+        if let Some(slot) = self.slots.take(device) {
+            return Ok(slot);
         }
         let limit = Deadline::after(PINNING_LIMIT);
         let address = with_device(device, limit, |runtime| runtime.allocate_host(PIECE_BYTES))?;
         Ok(Slot { device, address })
     }
 
+    /// On the thread that used the slot, which may come back after the end.
     fn give_back(&self, slot: Slot) {
-        self.free.lock().push(slot);
+        if let Some(slot) = self.slots.give_back(slot) {
+            free(slot, Deadline::after(CLOSE_GRACE));
+        }
+    }
+}
+
+fn free(slot: Slot, until: Deadline) {
+    let freed = with_device(slot.device, until, move |runtime| runtime.free_host(slot.address));
+    if let Err(error) = freed {
+        log::debug!("pinned memory is left to the end of the process: {error}");
     }
 }
 
@@ -142,36 +179,9 @@ impl Steps {
     }
 
     fn wait(&self, batch: &Batch) -> Result<()> {
-        let mut last = None;
-        loop {
-            let until = last.unwrap_or_else(|| Deadline::after(SLICE));
-            match batch.wait(until) {
-                Waited::Finished(outcome) if outcome.is_success() => return Ok(()),
-                Waited::Finished(_) => {
-                    return Err(batch.first_error().unwrap_or_else(|| {
-                        Error::new(Code::Internal, Stage::Execute, "a step failed without a reason")
-                    }));
-                }
-                Waited::Stuck(error) => {
-                    return Err(Error::new(Code::StillRunning, Stage::Drain, error.record().message.clone()));
-                }
-                Waited::Late if last.is_some() => {
-                    return Err(Error::new(
-                        Code::StillRunning,
-                        Stage::Drain,
-                        "a step could not be made quiet",
-                    ));
-                }
-                Waited::Late => {
-                    let late = self.deadline.expired().then_some(Stop::Timeout);
-                    if let Some(stop) = self.submission.must_stop().or(late) {
-                        batch.stop(stop);
-                        let grace = self.engine.upgrade().map_or(SLICE, |engine| engine.config.drain_grace);
-                        last = Some(Deadline::after(grace));
-                    }
-                }
-            }
-        }
+        let grace = self.engine.upgrade().map_or(SLICE, |engine| engine.config.drain_grace);
+        let interrupt = Interrupt { must_stop: &|| self.submission.must_stop(), every: SLICE };
+        wait_or_drain(batch, self.deadline, grace, Some(&interrupt))
     }
 
     fn by_device(&self, engine: &Shared, direction: Direction, blocks: &[(u64, u64, u64)]) -> Result<()> {
@@ -238,5 +248,22 @@ impl Shared {
         if let Err(error) = self.bouncer.copier.submit(&request, &mover) {
             request.fail(&error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_comes_back_after_the_end_is_to_be_freed() {
+        let slots = Slots::default();
+        let slot = |device, address| Slot { device, address };
+        assert!(slots.give_back(slot(0, 1)).is_none() && slots.give_back(slot(1, 2)).is_none());
+        assert!(slots.take(2).is_none(), "a slot is good for its device only");
+        let used = slots.take(1).unwrap();
+        assert_eq!(slots.close().len(), 1);
+        assert_eq!(slots.give_back(used).map(|slot| slot.address), Some(2), "it would be lost");
+        assert!(slots.take(1).is_none() && slots.close().is_empty());
     }
 }

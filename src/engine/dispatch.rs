@@ -7,6 +7,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::remote::{Link, Remote, foreign, prove};
 use super::{Shared, process};
@@ -115,18 +117,27 @@ impl Shared {
         }
     }
 
-    /// The peer's state object, made at the first use of the segment.
+    /// The peer's state object, made at the first use of the segment. Of a segment that was removed meanwhile, and
+    /// of an engine that is being closed, it takes no work and is not kept.
     pub(super) fn peer(&self, segment: &Segment) -> Arc<Peer<Link>> {
         if let Some(peer) = self.peers.read().get(&segment.id) {
             return Arc::clone(peer);
         }
         let mut peers = self.peers.write();
+        // Under the lock that a removal and the end take after they have said so: what they do not find was not made.
+        let is_gone = self.closed.load(Ordering::Acquire) || self.segments.get(segment.id).is_none();
+        if is_gone && !peers.contains_key(&segment.id) {
+            let peer = Peer::new(&segment.name);
+            peer.worker().close(Deadline::after(Duration::ZERO));
+            return Arc::new(peer);
+        }
         Arc::clone(peers.entry(segment.id).or_insert_with(|| Arc::new(Peer::new(&segment.name))))
     }
 
     /// The link to a peer; connects when there is none.
     fn link(&self, peer: &Peer<Link>, segment: &Segment, deadline: Deadline) -> Result<Link> {
-        peer.link(deadline, || self.connect(segment, deadline))
+        let patience = self.config.ascend_connect_timeout;
+        peer.link(deadline, patience, || self.connect(segment, deadline))
     }
 
     /// Makes a link from the cached descriptor, and once more from a fresh one when that names a process that
@@ -304,6 +315,10 @@ impl Shared {
                     group.fail(&Error::new(Code::Endpoint, Stage::Submit, "the peer engine was destroyed"));
                     return None;
                 };
+                // Before anything is pinned, so that the end of that engine finds the batch or refuses the pin.
+                if !std::ptr::eq(&*engine, &**self) {
+                    engine.guests.add(group.submission.batch());
+                }
                 let registry = &engine.registry;
                 // A refused job is finished as failed by the transport.
                 self.start(group, registry, |job| drop(self.local.submit(job)))
@@ -439,4 +454,46 @@ impl Shared {
 /// Whether a host is this one seen from itself.
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::{Engine, EngineOptions};
+
+    fn engine() -> Arc<Engine> {
+        Engine::new(EngineOptions {
+            metadata: "P2PHANDSHAKE".into(),
+            local_name: "127.0.0.1".into(),
+            device: None,
+            auto_discover: false,
+            config: Config::default(),
+        })
+        .unwrap()
+    }
+
+    /// Somebody who holds a segment comes to its peer only after the segment, or the engine, is gone.
+    #[test]
+    fn a_peer_that_comes_after_the_end_is_not_kept_and_takes_no_work() {
+        let (here, there) = (engine(), engine());
+        let open = || {
+            let id = here.open_segment(there.name(), true).unwrap();
+            here.shared.segment(id).unwrap()
+        };
+        let check = |segment: &Segment, when: &str| {
+            let peer = here.shared.peer(segment);
+            assert!(here.shared.peers.read().is_empty(), "{when}: an entry is left behind");
+            let refused = peer.worker().push(Box::new(|| ())).unwrap_err();
+            assert_eq!(refused.code(), Code::StaleHandle, "{when}");
+        };
+        let segment = open();
+        drop(here.shared.peer(&segment));
+        assert_eq!(here.shared.peers.read().len(), 1);
+        here.remove_segment(there.name()).unwrap();
+        check(&segment, "removed");
+        let segment = open();
+        here.close();
+        check(&segment, "closed");
+    }
 }

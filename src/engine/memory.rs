@@ -13,13 +13,17 @@ use crate::transport::host::Placed;
 
 /// How long requests of peers that are on their way keep a withdrawal waiting.
 const LAST_REQUESTS_LIMIT: Duration = Duration::from_secs(1);
+/// How often a registration that is taken back looks whether it is still in use.
+const BUSY_POLL: Duration = Duration::from_millis(1);
 
 impl Engine {
     /// Registers `length_bytes` at `address`; `location` is `cpu:N`, `npu:N` or `*` (found out from the address).
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] for no bytes or an unknown location, [`Code::AddressOverlapped`],
-    /// [`Code::Vendor`] when the vendor refuses; nothing is registered then.
+    /// [`Code::Vendor`] when the vendor refuses, [`Code::Metadata`] when the metadata service does not take the news;
+    /// nothing is registered then. (A transfer of another thread that has used the range in that moment and does not
+    /// end keeps it registered; the message says so.)
     pub fn register(&self, address: u64, length_bytes: u64, location: &str) -> Result<()> {
         self.register_batch(&[(address, length_bytes)], location)
     }
@@ -66,11 +70,17 @@ impl Engine {
         }
         let regions = registration.commit();
         shared.open_at_peers(&regions);
+        shared
+            .publish(shared.metadata_deadline())
+            .map_err(|error| shared.forget_unpublished(&ranges, error))?;
         shared.observed.metrics.registrations.add(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
-        shared.publish(shared.metadata_deadline())
+        Ok(())
     }
 
     /// Withdraws the range that was registered at `address`: peers of ours are told and stop first.
+    ///
+    /// A metadata service that does not take the news is no failure: the memory is free, requests for it are refused,
+    /// and the next registration or withdrawal tells the service.
     ///
     /// # Errors
     /// [`Code::AddressNotRegistered`]; [`Code::Busy`] while transfers, ours or a peer's, use the range, which
@@ -79,7 +89,8 @@ impl Engine {
         let shared = &self.shared;
         shared.check_usable()?;
         shared.unregister(address)?;
-        shared.publish(shared.metadata_deadline())
+        shared.publish_withdrawal();
+        Ok(())
     }
 
     /// Withdraws several ranges; goes on after an error and returns the first.
@@ -96,7 +107,8 @@ impl Engine {
                 first = outcome;
             }
         }
-        first.and(shared.publish(shared.metadata_deadline()))
+        shared.publish_withdrawal();
+        first
     }
 }
 
@@ -145,6 +157,44 @@ impl Shared {
         }
     }
 
+    /// Takes back what was registered and could not be published; the error to report.
+    fn forget_unpublished(&self, ranges: &[(ByteRange, Location, MemoryKind)], error: Error) -> Error {
+        let until = Deadline::after(LAST_REQUESTS_LIMIT);
+        let mut kept = Vec::new();
+        for (range, ..) in ranges.iter().rev() {
+            loop {
+                match self.take_back(range.start()) {
+                    Ok(()) => break,
+                    Err(busy) if busy.code() == Code::Busy && !until.expired() => {
+                        std::thread::sleep(BUSY_POLL);
+                    }
+                    Err(other) => {
+                        log::warn!("{}: taking back a registration: {other}", self.name);
+                        kept.push(range.to_string());
+                        break;
+                    }
+                }
+            }
+        }
+        if kept.is_empty() {
+            return error;
+        }
+        let text =
+            format!("{}; still registered, because in use: {}", error.record().message, kept.join(", "));
+        Error::new(error.code(), error.stage(), text).advice("unregister it when its transfers are over")
+    }
+
+    /// Tells the metadata service what was withdrawn.
+    fn publish_withdrawal(&self) {
+        if let Err(error) = self.publish(self.metadata_deadline()) {
+            log::warn!(
+                "{}: the metadata service may still name memory that was withdrawn, requests for which are refused: \
+                 {error}",
+                self.name
+            );
+        }
+    }
+
     fn unregister(&self, address: u64) -> Result<()> {
         let metrics = &self.observed.metrics;
         match self.take_back(address) {
@@ -170,12 +220,12 @@ impl Shared {
         let removal = self.registry.begin_remove(address)?;
         let (range, kind) = (removal.region().range(), removal.region().kind());
         let deadline = self.metadata_deadline();
-        self.withdraw_at_peers(range, deadline)?;
+        self.withdraw_at_peers(&[range], deadline)?;
         if let Some(withdrawal) = &withdrawal {
             withdrawal.finish(deadline.sooner(Deadline::after(LAST_REQUESTS_LIMIT)))?;
         }
         if withdrawal.is_some()
-            && let Err(error) = self.close_at_peers(removal.region())
+            && let Err(error) = self.close_at_peers(removal.region(), Deadline::after(LAST_REQUESTS_LIMIT))
         {
             let region = Arc::clone(removal.region());
             drop(removal); // it stays registered
@@ -183,7 +233,7 @@ impl Shared {
             return Err(error);
         }
         for engine in process::all() {
-            engine.call_in(range, deadline);
+            engine.call_in(&[range], deadline);
         }
         if let MemoryKind::Device(device) = kind
             && let Some(ascend) = self.npu.opened()
@@ -206,9 +256,9 @@ impl Shared {
     }
 
     /// Lets no peer of this host use a range any more, whatever it says or does not say.
-    fn close_at_peers(&self, region: &Arc<Region>) -> Result<()> {
+    pub(super) fn close_at_peers(&self, region: &Region, deadline: Deadline) -> Result<()> {
         let closed = Placed { place: region.place(), range: region.range() };
-        self.boards.close(closed, Deadline::after(LAST_REQUESTS_LIMIT))
+        self.boards.close(closed, deadline)
     }
 
     /// What peers of this host may use now.

@@ -3,7 +3,7 @@
 //! One engine is one segment: a name peers open, registered memory, and transfers to and from other segments.
 //! The parts stand in their own files: `memory` (register, unregister), `segments` (open, refresh, probe, notes),
 //! `submit` (from requests to jobs), `dispatch` (from blocks to a transport), `passive` (what peers ask of us),
-//! `npu` (opening the vendor's libraries on first use), `process` (the engines of this process).
+//! `npu` (opening the vendor's libraries on first use), `process` (the engines of this process), `shutdown`.
 //!
 //! Invariants: nothing is opened at creation but our own listeners; CANN is opened on the first use of an NPU.
 //! No call waits without a deadline. After [`Engine::close`], or in a child after `fork`, every call answers
@@ -13,6 +13,8 @@ mod borrowed;
 mod bounce;
 mod closing;
 mod dispatch;
+mod drain;
+mod guests;
 mod identity;
 mod memory;
 mod npu;
@@ -21,7 +23,9 @@ mod passive;
 mod process;
 mod remote;
 mod segments;
+mod shutdown;
 mod submit;
+mod withdrawn;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -57,6 +61,7 @@ pub use submit::TransferFailure;
 use borrowed::Borrowed;
 use bounce::Bouncer;
 use closing::Closing;
+use guests::Guests;
 use npu::Npu;
 use observed::Observed;
 use remote::{Link, Remote};
@@ -133,6 +138,7 @@ pub(crate) struct Shared {
     closing: Closing,
     observed: Arc<Observed>,
     borrowed: Borrowed,
+    guests: Guests,
     segments: SegmentTable,
     batches: BatchTable,
     notes: NoteQueue,
@@ -186,6 +192,7 @@ impl Engine {
             closing: Closing::default(),
             observed: Arc::default(),
             borrowed: Borrowed::default(),
+            guests: Guests::default(),
             segments: SegmentTable::new(&name),
             batches: BatchTable::new(MAX_BATCHES),
             notes: NoteQueue::new(config.max_notes),
@@ -341,8 +348,9 @@ impl Engine {
         self.shared.observed.metrics.text()
     }
 
-    /// Ends the engine: waits a moment for what is in flight, makes the rest quiet, and stops every thread.
-    /// A second call does nothing.
+    /// Ends the engine: waits a moment for what is in flight, makes the rest quiet, and stops every thread. Transfers
+    /// of peers and of other engines of this process on the engine's memory end first, within bounded time; what does
+    /// not is named in the log. A second call does nothing.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -399,53 +407,6 @@ impl Shared {
             topology.add_location(format!("npu:{}", npu.device));
         }
         Links { topology, npus }
-    }
-
-    fn close(&self) {
-        if self.closed.swap(true, Ordering::AcqRel) || self.pid != std::process::id() {
-            return;
-        }
-        process::leave(&self.incarnation);
-        let deadline = Deadline::after(CLOSE_GRACE);
-        // Notes of finished batches and refused submissions leave first; then nothing new can start.
-        let peers: Vec<_> = self.peers.write().drain().map(|(_, peer)| peer).collect();
-        for peer in &peers {
-            if !peer.worker().close(deadline) {
-                log::warn!("closing while work for {} does not end", peer.name());
-            }
-        }
-        for batch in self.batches.clear() {
-            batch.stop(crate::batch::Stop::Cancelled);
-        }
-        if let Some(listener) = self.listener.lock().take() {
-            listener.shutdown();
-        }
-        if self.announced.load(Ordering::Acquire)
-            && let Err(error) = self.metadata.withdraw(&self.name, deadline)
-        {
-            log::warn!("{error}");
-        }
-        if let Err(error) = self.bouncer.shutdown(deadline) {
-            log::warn!("closing engine {}: {error}", self.name);
-        }
-        if let Some(tcp) = self.tcp.get() {
-            tcp.shutdown();
-        }
-        if let Err(error) = self.host_memory.shutdown(deadline) {
-            log::warn!("closing engine {}: {error}", self.name);
-        }
-        if let Err(error) = self.local.shutdown(deadline) {
-            log::warn!("closing engine {}: {error}", self.name);
-        }
-        if let Some(ascend) = self.npu.take()
-            && let Err(error) = ascend.shutdown(Deadline::after(CLOSE_GRACE))
-        {
-            log::warn!("closing engine {}: {error}", self.name);
-        }
-        if let Some(control) = self.control.get() {
-            control.shutdown();
-        }
-        self.boards.shutdown();
     }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! Holds the engine weakly: the listeners' threads must not keep an engine alive that its owner has dropped.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::remote::{Link, Remote};
 use super::{Shared, WeakShared};
-use crate::control::{Connection, Handler, Message};
+use crate::control::{Connection, Handler, Hello, Message};
 use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
@@ -19,6 +20,8 @@ use crate::transport::tcp::{Hold, Served};
 
 /// Peers that are asked at the same time to stop using a range.
 const WITHDRAWALS_AT_ONCE: usize = 16;
+/// Ranges that one message withdraws.
+const RANGES_OF_A_WITHDRAWAL: usize = 4096;
 
 /// The callbacks of the listeners.
 pub(super) struct Passive(WeakShared);
@@ -108,6 +111,12 @@ impl Handler for Passive {
         }
     }
 
+    fn connected(&self, peer: &Hello) {
+        if let Ok(engine) = self.engine() {
+            engine.heard_from(&peer.segment);
+        }
+    }
+
     fn lost(&self, peer: &Incarnation, why: &Error) {
         if let Ok(engine) = self.engine() {
             engine.observed.metrics.control_connections_lost.increment();
@@ -141,26 +150,50 @@ impl Shared {
         Ok(())
     }
 
-    /// Withdraws a range of ours at every connected peer, and waits until each has stopped using it; up to
+    /// Withdraws ranges of ours at every connected peer, and waits until each has stopped using them; up to
     /// [`WITHDRAWALS_AT_ONCE`] peers are asked at a time.
     ///
     /// A peer that does not answer in time is cut off: its connection and channels go, so that it has nothing
     /// left to reach us by.
     ///
     /// # Errors
-    /// [`Code::Busy`], naming the peer, when one still uses the range.
-    pub(super) fn withdraw_at_peers(&self, range: ByteRange, deadline: Deadline) -> Result<()> {
+    /// [`Code::Busy`], naming the peer, when one still uses a range; then the others were not all asked, unless the
+    /// engine ends.
+    pub(super) fn withdraw_at_peers(&self, ranges: &[ByteRange], deadline: Deadline) -> Result<()> {
         let Some(control) = self.control.get() else { return Ok(()) };
         let connections = control.connections();
+        let goes_on = self.closed.load(Ordering::Acquire);
+        let mut first = Ok(());
+        for some in ranges.chunks(RANGES_OF_A_WITHDRAWAL) {
+            let outcome = self.withdraw_some(&connections, some, deadline);
+            first = first.and(outcome);
+            if first.is_err() && !goes_on {
+                return first;
+            }
+        }
+        first
+    }
+
+    fn withdraw_some(
+        &self,
+        connections: &[Arc<Connection>],
+        ranges: &[ByteRange],
+        deadline: Deadline,
+    ) -> Result<()> {
+        let goes_on = self.closed.load(Ordering::Acquire);
+        let mut first = Ok(());
         for some in connections.chunks(WITHDRAWALS_AT_ONCE) {
+            if first.is_err() && !goes_on {
+                return first;
+            }
             if let [connection] = some {
-                self.withdraw_at(connection, range, deadline)?;
+                first = first.and(self.withdraw_at(connection, ranges, deadline));
                 continue;
             }
-            std::thread::scope(|scope| {
+            let outcome = std::thread::scope(|scope| {
                 let ask = |connection| {
                     let thread = std::thread::Builder::new().name("mct-withdraw".into());
-                    thread.spawn_scoped(scope, move || self.withdraw_at(connection, range, deadline))
+                    thread.spawn_scoped(scope, move || self.withdraw_at(connection, ranges, deadline))
                 };
                 let asked: Vec<_> = some.iter().map(|connection| (connection, ask(connection))).collect();
                 asked.into_iter().try_for_each(|(connection, thread)| match thread {
@@ -168,16 +201,22 @@ impl Shared {
                         Err(Error::new(Code::Internal, Stage::Register, "a withdrawal ended in a panic"))
                     }),
                     // No thread to be had: this peer is asked in turn.
-                    Err(_) => self.withdraw_at(connection, range, deadline),
+                    Err(_) => self.withdraw_at(connection, ranges, deadline),
                 })
-            })?;
+            });
+            first = first.and(outcome);
         }
-        Ok(())
+        first
     }
 
-    fn withdraw_at(&self, connection: &Arc<Connection>, range: ByteRange, deadline: Deadline) -> Result<()> {
+    fn withdraw_at(
+        &self,
+        connection: &Arc<Connection>,
+        ranges: &[ByteRange],
+        deadline: Deadline,
+    ) -> Result<()> {
         let message = Message::Withdraw {
-            ranges: vec![(range.start(), range.length_bytes())],
+            ranges: ranges.iter().map(|range| (range.start(), range.length_bytes())).collect(),
             epoch: self.registry.epoch(),
         };
         match connection.request(message, deadline) {
@@ -189,6 +228,14 @@ impl Shared {
                 self.peer_lost(&connection.peer().incarnation, &error);
                 Ok(())
             }
+        }
+    }
+
+    /// A peer of that name has called, so that it lives: uses of it need not wait for a back-off to end.
+    fn heard_from(&self, name: &str) {
+        let Some(segment) = self.segments.by_name(name) else { return };
+        if let Some(peer) = self.peers.read().get(&segment.id) {
+            peer.heard_from();
         }
     }
 

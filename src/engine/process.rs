@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use parking_lot::Mutex;
 
 use super::Shared;
+use crate::batch::Batch;
 use crate::endpoint::Incarnation;
 use crate::memory::ByteRange;
 use crate::registry::Pin;
@@ -40,7 +41,12 @@ pub(super) fn all() -> Vec<Arc<Shared>> {
     ENGINES.lock().values().filter_map(Weak::upgrade).collect()
 }
 
-/// Pins a range that some engine of this process has registered; the pin makes the owner's unregister answer "busy".
-pub(super) fn pin(range: ByteRange) -> Option<Pin> {
-    all().iter().find_map(|engine| engine.registry.find_containing(range)?.pin())
+/// Pins a range that some engine of this process has registered, for a batch of another; the pin makes the owner's
+/// unregister answer "busy", and its end stops the batch.
+pub(super) fn pin(range: ByteRange, batch: &Arc<Batch>) -> Option<Pin> {
+    all().iter().find_map(|engine| {
+        let region = engine.registry.find_containing(range)?;
+        engine.guests.add(batch);
+        region.pin()
+    })
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::Shared;
+use super::withdrawn::Withdrawn;
 use crate::control::{Connection, Message};
 use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
@@ -73,8 +74,8 @@ pub(super) struct Remote {
     pub(super) memory: Registry,
     /// Whether memory of devices is among it.
     devices: AtomicBool,
-    /// What the peer has taken back, and the registration epoch until which descriptors may still name it.
-    withdrawn: Mutex<Vec<(ByteRange, u64)>>,
+    /// What the peer has taken back.
+    withdrawn: Mutex<Withdrawn>,
 }
 
 impl Remote {
@@ -141,8 +142,12 @@ impl Remote {
         let mut withdrawn = self.withdrawn.lock();
         if let Some(ours) = &descriptor.ours {
             // The descriptor may have been on its way when the peer took ranges back.
-            withdrawn.retain(|(_, epoch)| *epoch >= ours.epoch);
-            wanted.retain(|(range, _)| !withdrawn.iter().any(|(gone, _)| gone.overlaps(*range)));
+            if !withdrawn.believes(ours.epoch) {
+                log::debug!("{}: a descriptor of epoch {} came too late", descriptor.name, ours.epoch);
+                return;
+            }
+            withdrawn.forget_before(ours.epoch);
+            wanted.retain(|(range, _)| !withdrawn.overlaps(*range));
         }
         let devices = wanted.iter().any(|(_, kind)| kind.device().is_some());
         self.devices.store(devices, Ordering::Release);
@@ -168,8 +173,13 @@ impl Remote {
     /// # Errors
     /// [`Code::Busy`] when transfers still do at `deadline`; the range is then still usable.
     pub(super) fn withdraw(&self, ranges: &[(u64, u64)], epoch: u64, deadline: Deadline) -> Result<()> {
-        let gone = ranges.iter().filter_map(|&(start, length_bytes)| ByteRange::checked(start, length_bytes));
-        self.withdrawn.lock().extend(gone.map(|range| (range, epoch)));
+        let mut withdrawn = self.withdrawn.lock();
+        for &(start, length_bytes) in ranges {
+            if let Some(range) = ByteRange::checked(start, length_bytes) {
+                withdrawn.add(range, epoch);
+            }
+        }
+        drop(withdrawn);
         for &(start, length_bytes) in ranges {
             loop {
                 match self.memory.remove(start) {

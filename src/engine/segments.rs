@@ -42,7 +42,8 @@ impl Engine {
         Ok(id)
     }
 
-    /// Forgets a segment; opening it again gives a new id.
+    /// Forgets a segment; opening it again gives a new id. What is queued for it is still served, but a note that
+    /// waits for a transfer which is under way is lost.
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] for an empty name.
@@ -55,7 +56,7 @@ impl Engine {
         if let Some(segment) = self.shared.segments.remove(name) {
             let peer = self.shared.peers.write().remove(&segment.id);
             if let Some(peer) = peer {
-                // What is queued is still served; nothing new can come.
+                // Nothing new can come.
                 peer.worker().close(Deadline::after(std::time::Duration::ZERO));
             }
         }

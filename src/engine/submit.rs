@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dispatch::Group;
+use super::drain::{first_error, wait_or_drain};
 use super::observed::Observed;
 use super::remote::foreign;
 use super::{Engine, Request, Shared, TaskState};
@@ -82,9 +83,11 @@ impl Engine {
         let id = self.allocate_batch(requests.len())?;
         let batch = self.shared.batches.get(BatchId::from_raw(id))?;
         let limit = self.shared.time_limit(requests, timeout);
+        // A transport drains for the grace time, and then needs a moment to say how that went.
+        let grace = self.shared.config.drain_grace.saturating_mul(2);
         let outcome = self
             .submit(id, requests, note, timeout)
-            .and_then(|()| self.shared.wait_and_drain(&batch, Deadline::after(limit)));
+            .and_then(|()| wait_or_drain(&batch, Deadline::after(limit), grace, None));
         match outcome {
             Err(error) if error.code() == Code::StillRunning => {
                 Err(TransferFailure { error, batch: Some(id) })
@@ -158,12 +161,6 @@ impl Engine {
         let batch = self.shared.batches.get(BatchId::from_raw(batch)).ok()?;
         batch.error(u32::try_from(task).ok()?)
     }
-}
-
-fn first_error(batch: &Batch) -> Error {
-    batch
-        .first_error()
-        .unwrap_or_else(|| Error::new(Code::Internal, Stage::Execute, "a task failed without a reason"))
 }
 
 impl Shared {
@@ -290,7 +287,7 @@ impl Shared {
         // The resolver's lock ends here; the vendor may be asked only after it.
         let mut pins = resolver.into_pins();
         for (request, block) in unregistered {
-            match self.kind_of(&mut pins, &block) {
+            match self.kind_of(&mut pins, &block, submission.batch()) {
                 Ok(kind) => groups.add(key(request, kind), block, requests.len()),
                 Err(error) => refused.push((block.task, error)),
             }
@@ -316,12 +313,12 @@ impl Shared {
 
     /// What memory is that this engine has not registered. Memory of another engine of the process is pinned, once
     /// per region and call.
-    fn kind_of(&self, pins: &mut Vec<Pin>, block: &Block) -> Result<MemoryKind> {
+    fn kind_of(&self, pins: &mut Vec<Pin>, block: &Block, batch: &Arc<Batch>) -> Result<MemoryKind> {
         let range = ByteRange::new(block.local, block.length_bytes)?;
         if let Some(pin) = pins.iter().rev().find(|pin| pin.region().range().contains(range)) {
             return Ok(pin.region().kind());
         }
-        if let Some(pin) = self.borrow(range)? {
+        if let Some(pin) = self.borrow(range, batch)? {
             let kind = pin.region().kind();
             pins.push(pin);
             return Ok(kind);
@@ -350,28 +347,5 @@ impl Shared {
                 log::warn!("a note is lost: {error}");
             }
         });
-    }
-
-    /// Waits; at the deadline stops the batch and waits until it is quiet or the grace time is over.
-    fn wait_and_drain(&self, batch: &Arc<Batch>, deadline: Deadline) -> Result<()> {
-        let mut waited = batch.wait(deadline);
-        if matches!(waited, Waited::Late) {
-            batch.stop(Stop::Timeout);
-            waited = batch.wait(Deadline::after(self.config.drain_grace.saturating_mul(2)));
-        }
-        match waited {
-            Waited::Finished(outcome) if outcome.is_success() => Ok(()),
-            Waited::Finished(_) => Err(first_error(batch)),
-            Waited::Stuck(error) => Err(error),
-            Waited::Late => Err(Error::new(
-                Code::StillRunning,
-                Stage::Drain,
-                format!(
-                    "what was started is not quiet {} ms after the deadline",
-                    self.config.drain_grace.saturating_mul(2).as_millis()
-                ),
-            )
-            .advice("keep the memory and the handle; wait for the batch again, then free it")),
-        }
     }
 }

@@ -8,7 +8,7 @@ pub mod state;
 pub mod worker;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -65,10 +65,18 @@ impl<T: Clone> Peer<T> {
     /// The link; connects by `connect` if nobody does, waits if somebody does, fails at once while a back-off
     /// runs. The lock is not held while `connect` runs.
     ///
+    /// `patience` is the time that an attempt may take at most. An attempt that fails sooner because `deadline`
+    /// passed was the caller's hurry and no word about the peer: nobody backs off for it.
+    ///
     /// # Errors
     /// What `connect` returned, now or at the attempt the back-off follows; [`Code::Timeout`] when another
     /// thread's attempt outlives `deadline`.
-    pub fn link(&self, deadline: Deadline, connect: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn link(
+        &self,
+        deadline: Deadline,
+        patience: Duration,
+        connect: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let mut state = self.state.lock();
         loop {
             match state.begin(Instant::now()) {
@@ -90,8 +98,10 @@ impl<T: Clone> Peer<T> {
         drop(state);
         // The guard turns a panic of `connect` into a failed attempt: the state never stays at Connecting.
         let mut attempt = Attempt { peer: self, settled: false };
+        let started = Instant::now();
         let outcome = connect();
-        attempt.settle(&outcome);
+        let hurried = deadline.expired() && started.elapsed() < patience;
+        attempt.settle(&outcome, hurried);
         outcome
     }
 
@@ -116,11 +126,12 @@ struct Attempt<'a, T: Clone> {
 }
 
 impl<T: Clone> Attempt<'_, T> {
-    fn settle(&mut self, outcome: &Result<T>) {
+    fn settle(&mut self, outcome: &Result<T>, hurried: bool) {
         self.settled = true;
         let mut state = self.peer.state.lock();
         match outcome {
             Ok(link) => state.connected(link.clone()),
+            Err(error) if hurried => state.given_up(Instant::now(), error.clone()),
             Err(error) => state.failed(Instant::now(), error.clone()),
         }
         self.peer.changed.notify_all();
@@ -131,7 +142,7 @@ impl<T: Clone> Drop for Attempt<'_, T> {
     fn drop(&mut self) {
         if !self.settled {
             let error = Error::new(Code::Internal, Stage::Connect, "an attempt to connect ended in a panic");
-            self.settle(&Err(error.peer(self.peer.name())));
+            self.settle(&Err(error.peer(self.peer.name())), false);
         }
     }
 }
@@ -142,8 +153,14 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
+    const PATIENCE: Duration = Duration::from_secs(5);
+
     fn soon() -> Deadline {
-        Deadline::after(Duration::from_secs(5))
+        Deadline::after(PATIENCE)
+    }
+
+    fn refused() -> Result<u32> {
+        Err(Error::new(Code::Socket, Stage::Connect, "refused"))
     }
 
     #[test]
@@ -153,7 +170,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let link = peer.link(soon(), || {
+                    let link = peer.link(soon(), PATIENCE, || {
                         attempts.fetch_add(1, Ordering::SeqCst);
                         Ok(7)
                     });
@@ -168,16 +185,29 @@ mod tests {
     fn a_panicking_attempt_frees_the_peer() {
         let peer = Peer::<u32>::new("a:1");
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _ = peer.link(soon(), || panic!("on purpose"));
+            let _ = peer.link(soon(), PATIENCE, || panic!("on purpose"));
         }));
         assert!(caught.is_err());
         assert_eq!(peer.condition(), PeerCondition::Suspect);
     }
 
     #[test]
+    fn a_callers_hurry_starts_no_back_off() {
+        let peer = Peer::<u32>::new("a:1");
+        let at_once = || Deadline::after(Duration::ZERO);
+        assert!(peer.link(at_once(), PATIENCE, refused).is_err());
+        assert_eq!(peer.link(soon(), PATIENCE, || Ok(3)).unwrap(), 3, "the next caller has time");
+        // An attempt that had all the time there is counts, whatever the caller's deadline.
+        let peer = Peer::<u32>::new("a:1");
+        assert!(peer.link(at_once(), Duration::ZERO, refused).is_err());
+        assert_eq!(peer.condition(), PeerCondition::Suspect);
+        assert!(peer.link(soon(), PATIENCE, || Ok(3)).is_err(), "fails fast");
+    }
+
+    #[test]
     fn only_the_link_that_broke_is_lost() {
         let peer = Peer::<u32>::new("a:1");
-        peer.link(soon(), || Ok(2)).unwrap();
+        peer.link(soon(), PATIENCE, || Ok(2)).unwrap();
         let error = Error::new(Code::Socket, Stage::Execute, "reset");
         peer.lost(&error, |link| *link == 1);
         assert_eq!(peer.ready(), Some(2));

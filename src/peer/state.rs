@@ -124,6 +124,17 @@ impl<T: Clone> PeerState<T> {
         };
     }
 
+    /// The attempt was given up before it could tell anything about the peer: the next use connects at once, and
+    /// the count of failures stays.
+    pub fn given_up(&mut self, now: Instant, error: Error) {
+        if let State::Connecting { attempts } = &self.0 {
+            self.0 = match *attempts {
+                0 => State::Unknown,
+                attempts => State::Backing { attempts, until: now, error },
+            };
+        }
+    }
+
     /// A ready link broke at `now`. The next use connects at once: a peer that was restarted is there again.
     pub fn lost(&mut self, now: Instant, error: Error) {
         if matches!(self.0, State::Ready(_)) {
@@ -213,6 +224,25 @@ mod tests {
         state.lost(now, error("reset"));
         assert_eq!(state.condition(), PeerCondition::Suspect);
         assert!(matches!(state.begin(now), Step::Connect));
+    }
+
+    #[test]
+    fn an_attempt_that_tells_nothing_is_no_failure() {
+        let now = Instant::now();
+        let mut state = PeerState::<u32>::default();
+        let _ = state.begin(now);
+        state.given_up(now, error("no time"));
+        assert_eq!(state.condition(), PeerCondition::Unknown);
+        let mut later = now;
+        for _ in 0..ATTEMPTS_UNTIL_DEAD {
+            assert!(matches!(state.begin(later), Step::Connect));
+            state.failed(later, error("refused"));
+            later += BACK_OFF_CAP;
+        }
+        assert!(matches!(state.begin(later), Step::Connect));
+        state.given_up(later, error("no time"));
+        assert_eq!(state.condition(), PeerCondition::Dead, "what was known of the peer is still known");
+        assert!(matches!(state.begin(later), Step::Connect));
     }
 
     #[test]

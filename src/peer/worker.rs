@@ -52,7 +52,8 @@ impl Worker {
     pub fn push(self: &Arc<Self>, item: Item) -> Result<()> {
         let mut queue = self.queue.lock();
         if queue.closed {
-            return Err(Error::new(Code::StaleHandle, Stage::Submit, "the engine is being closed"));
+            let text = "the segment was removed, or the engine is being closed";
+            return Err(Error::new(Code::StaleHandle, Stage::Submit, text));
         }
         if queue.items.len() >= QUEUE_CAP {
             return Err(Error::new(
@@ -137,7 +138,11 @@ mod tests {
         let runs = Arc::new(AtomicU32::new(0));
         worker.push(Box::new(|| panic!("on purpose"))).unwrap();
         let counter = Arc::clone(&runs);
-        worker.push(Box::new(move || drop(counter.fetch_add(1, Ordering::SeqCst)))).unwrap();
+        worker
+            .push(Box::new(move || {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }))
+            .unwrap();
         assert!(worker.close(Deadline::after(Duration::from_secs(5))));
         assert_eq!(runs.load(Ordering::SeqCst), 1);
     }

@@ -91,6 +91,11 @@ impl Region {
         self.state.store(0, Ordering::Release);
     }
 
+    /// Keeps new pins out, for good; those that there are stay.
+    pub(super) fn shut_in_use(&self) {
+        self.state.fetch_or(SHUT, Ordering::AcqRel);
+    }
+
     /// Keeps new pins out; refuses when there are pins, or when somebody else has shut it.
     pub(super) fn shut_idle(&self) -> Result<()> {
         // Acquire: what the pins' holders did happened before the removal goes on.

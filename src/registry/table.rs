@@ -19,6 +19,8 @@ struct Table {
     regions: BTreeMap<u64, Arc<Region>>,
     places: Places,
     sequence: u64,
+    /// Nothing can be added or opened any more.
+    closed: bool,
 }
 
 /// Small numbers that are given out and taken back.
@@ -56,7 +58,8 @@ impl Registry {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] for an empty range, [`Code::AddressOverlapped`] for one that overlaps
-    /// another of the list, a registered or a reserved one, [`Code::TooManyRequests`] above [`MAX_REGIONS`].
+    /// another of the list, a registered or a reserved one, [`Code::TooManyRequests`] above [`MAX_REGIONS`],
+    /// [`Code::StaleHandle`] after [`Registry::close`].
     pub fn reserve(&self, ranges: &[(ByteRange, Location, MemoryKind)]) -> Result<Registration<'_>> {
         let mut registration = Registration { registry: self, regions: Vec::with_capacity(ranges.len()) };
         for &(range, ..) in ranges {
@@ -66,6 +69,9 @@ impl Registry {
             }
         }
         let mut table = self.table.write();
+        if table.closed {
+            return Err(Error::new(Code::StaleHandle, Stage::Register, "the engine is closed"));
+        }
         for &(range, location, kind) in ranges {
             match table.add(range, location, kind) {
                 Ok(region) => registration.regions.push(region),
@@ -103,6 +109,15 @@ impl Registry {
         })?;
         region.shut_idle()?;
         Ok(Removal { registry: self, region, committed: false })
+    }
+
+    /// From now on no range can be added, found or pinned. Pins that there are stay; gives the regions, so that their
+    /// end can be waited for.
+    pub fn close(&self) -> Vec<Arc<Region>> {
+        let mut table = self.table.write();
+        table.closed = true;
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        table.regions.values().inspect(|region| region.shut_in_use()).cloned().collect()
     }
 
     /// The region that `range` lies in, if there is one and it is open.
@@ -228,8 +243,8 @@ impl Registration<'_> {
         let regions = std::mem::take(&mut self.regions);
         if !regions.is_empty() {
             // Under the lock, so that a snapshot sees all of the list or nothing, with the epoch that fits.
-            let _table = self.registry.table.write();
-            for region in &regions {
+            let table = self.registry.table.write();
+            for region in regions.iter().filter(|_| !table.closed) {
                 region.open();
             }
             self.registry.epoch.fetch_add(1, Ordering::AcqRel);
@@ -273,7 +288,10 @@ impl Removal<'_> {
 impl Drop for Removal<'_> {
     fn drop(&mut self) {
         if !self.committed {
-            self.region.open();
+            let table = self.registry.table.write();
+            if !table.closed {
+                self.region.open();
+            }
             // A peer that has given the range up must be able to tell a descriptor that has it again from an old one.
             self.registry.epoch.fetch_add(1, Ordering::AcqRel);
         }

@@ -1,9 +1,10 @@
 //! The commands. A transfer is `read|write LOCAL PEER REMOTE BYTES BLOCK TIMEOUT_MS`: BYTES in blocks of BLOCK, with
-//! 0 for the default time limit.
+//! 0 for the default time limit. `as N COMMAND` gives a command to the Nth of the engines that `engines` has made.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mooncake::engine::{Direction, Note, Request, TransferFailure};
+use mooncake::engine::{Direction, Engine, Note, Request, TransferFailure};
 use mooncake::error::Result;
 
 use crate::{Peer, chaos, crowd, usage};
@@ -14,8 +15,16 @@ fn number<T: std::str::FromStr>(word: &str) -> T {
 
 /// Runs one command; the values of the answer.
 pub fn run(peer: &Peer, words: &[&str]) -> Result<String, TransferFailure> {
-    let (engine, memory) = (&peer.engine, &peer.memory);
+    run_on(peer, &peer.engine, words)
+}
+
+fn run_on(peer: &Peer, engine: &Arc<Engine>, words: &[&str]) -> Result<String, TransferFailure> {
+    let memory = &peer.memory;
     Ok(match words {
+        ["as", place, rest @ ..] => {
+            let other = peer.others.lock().unwrap().get(number::<usize>(place)).cloned();
+            run_on(peer, &other.expect("there is such an engine"), rest)?
+        }
         ["alloc", device, bytes] => memory.allocate(number(device), number(bytes)).to_string(),
         ["release", address] => {
             memory.release(number(address));
@@ -43,13 +52,13 @@ pub fn run(peer: &Peer, words: &[&str]) -> Result<String, TransferFailure> {
         }
         ["notes"] => engine.take_notes().into_iter().map(|note| note.message).collect::<Vec<_>>().join(" "),
         ["submit", rest @ ..] => {
-            let (requests, timeout) = requests(peer, rest)?;
+            let (requests, timeout) = requests(engine, rest)?;
             let batch = engine.allocate_batch(requests.len())?;
             engine.submit(batch, &requests, None, timeout)?;
             batch.to_string()
         }
         ["transfer", rest @ ..] => {
-            let (requests, timeout) = requests(peer, rest)?;
+            let (requests, timeout) = requests(engine, rest)?;
             let start = Instant::now();
             match engine.transfer(&requests, None, timeout) {
                 Ok(()) => start.elapsed().as_micros().to_string(),
@@ -105,7 +114,7 @@ fn done(outcome: Result<()>) -> Result<String> {
     outcome.map(|()| String::new())
 }
 
-fn requests(peer: &Peer, words: &[&str]) -> Result<(Vec<Request>, Option<Duration>)> {
+fn requests(engine: &Engine, words: &[&str]) -> Result<(Vec<Request>, Option<Duration>)> {
     let [direction, local, name, remote, bytes, block, timeout_ms] = words else {
         panic!("a transfer is DIRECTION LOCAL PEER REMOTE BYTES BLOCK TIMEOUT_MS, not {words:?}")
     };
@@ -113,7 +122,7 @@ fn requests(peer: &Peer, words: &[&str]) -> Result<(Vec<Request>, Option<Duratio
     let (local, remote, bytes, block): (u64, u64, u64, u64) =
         (number(local), number(remote), number(bytes), number(block));
     let timeout_ms: u64 = number(timeout_ms);
-    let segment = peer.engine.open_segment(name, true)?;
+    let segment = engine.open_segment(name, true)?;
     let requests = (0..bytes / block)
         .map(|index| {
             let offset = index * block;
