@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mooncake::config::Config;
-use mooncake::engine::{Direction, Engine, EngineOptions, Note, Request};
+use mooncake::engine::{Direction, Engine, EngineOptions, Note, Request, TaskStatus};
 use mooncake::error::Code;
 use mooncake::memory::{HugePages, SharedMemory};
 use mooncake_test_support::{Child, wait_until};
@@ -540,5 +540,51 @@ fn many_engines_start_at_once_without_a_collision() {
     assert_eq!(names.len(), 64);
     for engine in &engines {
         engine.close();
+    }
+}
+
+#[test]
+fn a_bad_block_fails_its_task_alone() {
+    for route in [Route::SameHost, Route::Tcp] {
+        let mut peer = Peer::start("127.0.0.1", route);
+        peer.ask("fill 4");
+        let engine = engine("127.0.0.1", route);
+        let segment = engine.open_segment(&peer.name, true).unwrap();
+        // Small, so that it is done at once, and large, so that threads share it; contiguous at the far side, so
+        // that the tasks beside the bad one may be one copy.
+        for (block, count) in [(64, 300), (64 << 10, 40)] {
+            let near = vec![0_u8; block * count];
+            let bad = [7, count - 1];
+            let requests: Vec<_> = (0..count)
+                .map(|index| {
+                    // No process has anything in its first page.
+                    let local =
+                        if bad.contains(&index) { 64 } else { address(&near) + (index * block) as u64 };
+                    let there = peer.base + (index * block) as u64;
+                    request(Direction::Read, segment, local, there, block)
+                })
+                .collect();
+            let batch = engine.allocate_batch(count).unwrap();
+            engine.submit(batch, &requests, None, None).unwrap();
+            assert_eq!(engine.wait(batch, LONG).unwrap_err().code(), Code::InvalidArgument, "{route:?}");
+            let expected = pattern(4, BUFFER);
+            let near = std::hint::black_box(near);
+            for index in 0..count {
+                let state = engine.status(batch, index).unwrap();
+                if bad.contains(&index) {
+                    assert_eq!(state.status, TaskStatus::Failed, "{route:?} {index}");
+                    continue;
+                }
+                assert_eq!(
+                    (state.status, state.transferred_bytes),
+                    (TaskStatus::Completed, block as u64),
+                    "{route:?} task {index} of {count}: {:?}",
+                    engine.task_error(batch, index)
+                );
+                let place = index * block;
+                assert!(near[place..][..block] == expected[place..][..block], "{route:?} {index}");
+            }
+            engine.free_batch(batch).unwrap();
+        }
     }
 }

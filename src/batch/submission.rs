@@ -240,6 +240,31 @@ impl Submission {
         finished
     }
 
+    /// The extent task by task, as [`Submission::extents_done`] divides it.
+    #[must_use]
+    pub fn shares(&self, extent: &Extent) -> Vec<Extent> {
+        let mut shares = Vec::new();
+        let (mut done_bytes, mut skip_bytes) = (0_u64, extent.skip_bytes);
+        for first_task in extent.first_task..extent.first_task.saturating_add(extent.task_count) {
+            let Some(task) = self.task(first_task) else { break };
+            let left_bytes = extent.length_bytes.saturating_sub(done_bytes);
+            let length_bytes = task.length_bytes().saturating_sub(skip_bytes).min(left_bytes);
+            if length_bytes > 0 {
+                shares.push(Extent {
+                    local: extent.local.wrapping_add(done_bytes),
+                    remote: extent.remote.wrapping_add(done_bytes),
+                    length_bytes,
+                    first_task,
+                    task_count: 1,
+                    skip_bytes,
+                });
+            }
+            done_bytes = done_bytes.saturating_add(length_bytes);
+            skip_bytes = 0;
+        }
+        shares
+    }
+
     fn abandon(&self, task: u32) -> u32 {
         let failed = self.task(task).is_some_and(Task::abandon);
         if failed {

@@ -4,7 +4,7 @@
 //! A request is seen as one string of bytes, its extents one behind another; threads take the next piece of it until
 //! none is left, and who finishes the last piece finishes the request.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
-use crate::plan::Direction;
+use crate::plan::{Direction, Extent};
 use crate::transport::Request;
 
 /// What is copied on the caller's thread.
@@ -56,6 +56,8 @@ struct Copy {
     done_bytes: AtomicU64,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
+    /// What failed by itself, by task and place in it.
+    bad: Mutex<BTreeMap<(u32, u64), (Extent, Error)>>,
 }
 
 #[derive(Default)]
@@ -202,6 +204,7 @@ impl Copy {
             done_bytes: AtomicU64::new(0),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
+            bad: Mutex::default(),
         }
     }
 
@@ -246,7 +249,7 @@ impl Copy {
         let mut index = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
         let mut blocks = [Block::default(); MAX_BLOCKS];
         let mut count = 0;
-        let direction = self.request.direction();
+        let mut behind = from;
         while from < to {
             let (Some(extent), Some(start)) = (self.request.extents().get(index), self.starts.get(index))
             else {
@@ -255,8 +258,8 @@ impl Copy {
             let skip_bytes = from - start;
             let step_bytes = (extent.length_bytes - skip_bytes).min(to - from);
             if count == blocks.len() {
-                self.mover.copy(direction, &blocks)?;
-                count = 0;
+                self.move_blocks(&blocks, behind, from)?;
+                (count, behind) = (0, from);
             }
             if let Some(block) = blocks.get_mut(count) {
                 *block = Block {
@@ -271,18 +274,133 @@ impl Copy {
                 index += 1;
             }
         }
-        self.mover.copy(direction, blocks.get(..count).unwrap_or_default())
+        self.move_blocks(blocks.get(..count).unwrap_or_default(), behind, to)
+    }
+
+    /// Copies blocks, which are bytes `from..to` of the string.
+    fn move_blocks(&self, blocks: &[Block], from: u64, to: u64) -> Result<()> {
+        match self.mover.copy(self.request.direction(), blocks) {
+            Err(error) if is_of_one_block(&error) => self.copy_singly(from, to),
+            outcome => outcome,
+        }
+    }
+
+    /// Copies bytes `from..to` of the string task by task: what fails for itself alone fails its task alone.
+    fn copy_singly(&self, from: u64, to: u64) -> Result<()> {
+        let first = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
+        let extents = self.request.extents().get(first..).unwrap_or_default();
+        for (extent, start) in extents.iter().zip(self.starts.get(first..).unwrap_or_default()) {
+            let mut start = *start;
+            if start >= to {
+                break;
+            }
+            for share in self.request.job().submission.shares(extent) {
+                let end = start.saturating_add(share.length_bytes);
+                let (begin, stop) = (start.max(from), end.min(to));
+                let skip_bytes = begin.saturating_sub(start);
+                start = end;
+                if begin >= stop {
+                    continue;
+                }
+                let block = Block {
+                    local: share.local.wrapping_add(skip_bytes),
+                    remote: share.remote.wrapping_add(skip_bytes),
+                    length_bytes: stop - begin,
+                };
+                match self.mover.copy(self.request.direction(), &[block]) {
+                    Err(error) if is_of_one_block(&error) => {
+                        self.bad.lock().entry((share.first_task, share.skip_bytes)).or_insert((share, error));
+                    }
+                    outcome => outcome?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn finish(&self) {
-        match self.failure.lock().take() {
-            Some(error) => self.request.fail(&error),
-            None => self.request.arrived(self.request.extents().len()),
+        if let Some(error) = self.failure.lock().take() {
+            return self.request.fail(&error);
         }
+        let bad = std::mem::take(&mut *self.bad.lock());
+        if bad.is_empty() {
+            return self.request.arrived(self.request.extents().len());
+        }
+        let submission = &self.request.job().submission;
+        let shares = self.request.extents().iter().flat_map(|extent| submission.shares(extent));
+        let moved: Vec<_> =
+            shares.filter(|share| !bad.contains_key(&(share.first_task, share.skip_bytes))).collect();
+        self.request.settle(&moved, &bad.into_values().collect::<Vec<_>>());
     }
+}
+
+/// Whether the error says something of an address, so that other blocks may well be copied.
+fn is_of_one_block(error: &Error) -> bool {
+    matches!(error.code(), Code::InvalidArgument | Code::AddressNotRegistered)
 }
 
 /// The error of what a shutdown ended.
 pub(crate) fn shut_down() -> Error {
     Error::new(Code::Cancelled, Stage::Drain, "the engine was shut down")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Batch, Submission, TaskStatus};
+    use crate::transport::Job;
+    use std::time::Duration;
+
+    /// Cannot copy what holds the address.
+    struct Refuses(u64);
+
+    impl Mover for Refuses {
+        fn copy(&self, _: Direction, blocks: &[Block]) -> Result<()> {
+            let bad = |block: &&Block| (block.local..block.local + block.length_bytes).contains(&self.0);
+            match blocks.iter().find(bad) {
+                Some(_) => Err(Error::new(Code::InvalidArgument, Stage::Execute, "not mapped")),
+                None => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn of_tasks_copied_in_one_the_bad_one_fails_alone() {
+        // Two extents: eight tasks of 100 KiB in one run, then one of 1 MiB, which is two pieces.
+        let (small, large) = (100_u64 << 10, 1_u64 << 20);
+        let lengths: Vec<u64> = std::iter::repeat_n(small, 8).chain([large]).collect();
+        for (bad, expected) in [(1 + 3 * small, 3), ((1 << 40) + large - 1, 8)] {
+            let batch = Arc::new(Batch::new(9).unwrap());
+            let deadline = Deadline::after(Duration::from_secs(60));
+            let submission = Submission::start(&batch, lengths.iter().copied(), deadline).unwrap();
+            let extent = |local, length_bytes, first_task, task_count| Extent {
+                local,
+                remote: local,
+                length_bytes,
+                first_task,
+                task_count,
+                skip_bytes: 0,
+            };
+            let request = Request::new(Job {
+                direction: Direction::Read,
+                extents: vec![extent(0, 8 * small, 0, 8), extent(1 << 40, large, 8, 1)],
+                submission,
+                pins: Vec::new(),
+                deadline,
+                local_device: None,
+                remote_device: None,
+                peer: Arc::from("peer"),
+            });
+            let mover: Arc<dyn Mover> = Arc::new(Refuses(bad));
+            Copy::new(&request, &mover).work(&AtomicBool::new(false));
+            for (task, length_bytes) in (0..9).zip(&lengths) {
+                let (status, moved) = batch.poll(task).unwrap();
+                if task == expected {
+                    assert_eq!(status, TaskStatus::Failed);
+                } else {
+                    assert_eq!((status, moved), (TaskStatus::Completed, *length_bytes), "task {task}");
+                }
+            }
+        }
+    }
 }

@@ -129,6 +129,22 @@ impl Request {
         self.job.submission.extents_failed(extents, &self.described(error));
     }
 
+    /// All is over: `moved` has arrived, and each of `failed` has failed by itself. Together they are the extents,
+    /// whole or by [`Submission::shares`](crate::batch::Submission::shares).
+    pub fn settle(&self, moved: &[Extent], failed: &[(Extent, Error)]) {
+        if self.is_finished() {
+            return;
+        }
+        self.finished.store(self.job.extents.len(), Ordering::Release);
+        self.release_pins();
+        let bytes = moved.iter().fold(0, |sum: u64, extent| sum.saturating_add(extent.length_bytes));
+        self.job.submission.note_moved(self.job.direction, bytes);
+        self.job.submission.extents_done(moved);
+        for (extent, error) in failed {
+            self.job.submission.extent_failed(extent, &self.described(error));
+        }
+    }
+
     /// Whether it has to stop. One clock read at most.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
