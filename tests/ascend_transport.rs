@@ -361,6 +361,7 @@ fn offer(from: &Node, to: &Node, name: &str) -> ChannelOffer {
             super_pod_id: None,
             device_port: None,
             version: "1.0".into(),
+            families: Vec::new(),
         },
         regions: Vec::new(),
         target_device: to.device,

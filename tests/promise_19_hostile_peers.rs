@@ -193,6 +193,7 @@ fn a_rogue_on_the_control_connection() {
             super_pod_id: None,
             device_port: None,
             version: "1.0".to_owned(),
+            families: Vec::new(),
         },
         regions: vec![region(far, PAGE), region(u64::MAX, u64::MAX), region(0, 0), region(1, u64::MAX)],
         target_device: 1,

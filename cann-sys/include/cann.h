@@ -500,6 +500,8 @@ typedef int32_t rtError_t;
 
 CANN_FUNCTION(rtError_t, rtGetDevicePhyIdByIndex, (uint32_t deviceIndex, uint32_t *physicalId));
 CANN_FUNCTION(rtError_t, rtGetDeviceIndexByPhyId, (uint32_t physicalId, uint32_t *deviceIndex));
+/** Module 0 is the system; of its attributes 26 is the device's number in its super pod, 29 the super pod's. */
+CANN_FUNCTION(rtError_t, rtGetDeviceInfo, (uint32_t deviceIndex, int32_t module, int32_t attribute, int64_t *value));
 
 /* ------------------------------------------------------------------------------------------------
  * HCCL: codes and enumerations

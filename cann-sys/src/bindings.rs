@@ -747,6 +747,14 @@ pub type rtGetDevicePhyIdByIndex = ::core::option::Option<
 pub type rtGetDeviceIndexByPhyId = ::core::option::Option<
     unsafe extern "C" fn(physicalId: u32, deviceIndex: *mut u32) -> rtError_t,
 >;
+pub type rtGetDeviceInfo = ::core::option::Option<
+    unsafe extern "C" fn(
+        deviceIndex: u32,
+        module: i32,
+        attribute: i32,
+        value: *mut i64,
+    ) -> rtError_t,
+>;
 /// Status of every HCCL call; 0 is success.
 pub type HcclResult = i32;
 pub const HCCL_SUCCESS: HcclResult = 0;

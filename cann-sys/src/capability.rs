@@ -14,7 +14,7 @@ use core::fmt;
 pub enum Capability {
     /// Devices, contexts, streams, events, memory and copies: without it nothing works. Required.
     Runtime,
-    /// Puts and gets between regions registered once per process and device. Required between processes.
+    /// Puts and gets between regions registered once per process and device.
     OneSided,
     /// Puts and gets between regions registered per communicator, as releases before `OneSided` have it.
     OneSidedPerCommunicator,
@@ -26,6 +26,8 @@ pub enum Capability {
     CommunicatorInfo,
     /// Device attributes such as the SuperPoD id.
     DeviceInfo,
+    /// The same by the inner runtime, for releases whose public interface lacks it.
+    DeviceInfoInner,
     /// Physical, logic and user ids of devices, by the public interface.
     DeviceIdTranslation,
     /// The same by the inner runtime, for releases whose public interface lacks it.
@@ -82,7 +84,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Runtime,
         Self::OneSided,
         Self::OneSidedPerCommunicator,
@@ -90,6 +92,7 @@ impl Capability {
         Self::HcclErrorText,
         Self::CommunicatorInfo,
         Self::DeviceInfo,
+        Self::DeviceInfoInner,
         Self::DeviceIdTranslation,
         Self::DeviceIdTranslationInner,
         Self::DefaultStream,
@@ -118,14 +121,11 @@ impl Capability {
         Self::LastError,
     ];
 
-    /// The capabilities without which no transfer between two processes' NPUs works.
-    pub const REQUIRED: [Self; 2] = [Self::Runtime, Self::OneSided];
+    /// The capabilities without which nothing works.
+    pub const REQUIRED: [Self; 1] = [Self::Runtime];
 
-    /// Whether this is one of [`Capability::REQUIRED`].
-    #[must_use]
-    pub fn is_required(self) -> bool {
-        Self::REQUIRED.contains(&self)
-    }
+    /// The families of one-sided HCCL, newest first: a transfer between two processes' NPUs needs one of them.
+    pub const ONE_SIDED_FAMILIES: [Self; 2] = [Self::OneSided, Self::OneSidedPerCommunicator];
 
     /// The functions that make up this capability.
     pub fn symbols(self) -> impl Iterator<Item = &'static Symbol> {
@@ -147,6 +147,7 @@ impl fmt::Display for Capability {
             Self::HcclErrorText => "HCCL error texts",
             Self::CommunicatorInfo => "communicator queries",
             Self::DeviceInfo => "device attributes",
+            Self::DeviceInfoInner => "device attributes by the inner runtime",
             Self::DeviceIdTranslation => "device id translation",
             Self::DeviceIdTranslationInner => "device id translation by the inner runtime",
             Self::DefaultStream => "default stream handles",

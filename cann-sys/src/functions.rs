@@ -60,10 +60,11 @@ pub struct Symbol {
 }
 
 impl Symbol {
-    /// Whether a transfer between two processes' NPUs needs it.
+    /// Whether a transfer between two processes' NPUs needs it, by whichever family of one-sided HCCL.
     #[must_use]
     pub fn is_required(&self) -> bool {
-        self.capabilities.iter().any(|capability| capability.is_required())
+        let serves = |capability: &Capability| self.capabilities.contains(capability);
+        Capability::REQUIRED.iter().any(serves) || Capability::ONE_SIDED_FAMILIES.iter().all(serves)
     }
 }
 
@@ -267,6 +268,7 @@ function_tables! {
     Runtime from Runtime {
         rtGetDevicePhyIdByIndex: DeviceIdTranslationInner, since V8_1;
         rtGetDeviceIndexByPhyId: DeviceIdTranslationInner, since V8_1;
+        rtGetDeviceInfo: DeviceInfoInner, since V8_1;
     }
 }
 

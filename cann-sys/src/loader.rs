@@ -108,12 +108,20 @@ impl Cann {
         Err(self.missing(Some(capability), symbols, Vec::new()))
     }
 
-    /// [`Cann::require`] for each of [`Capability::REQUIRED`].
+    /// [`Cann::require`] for each of [`Capability::REQUIRED`], and for one of [`Capability::ONE_SIDED_FAMILIES`].
     ///
     /// # Errors
-    /// [`MissingSymbols`] of the first that is not complete.
+    /// [`MissingSymbols`] of the first that is not complete; of the families, the newest of those that lack least.
     pub fn require_all(&self) -> Result<(), MissingSymbols> {
-        Capability::REQUIRED.into_iter().try_for_each(|capability| self.require(capability))
+        Capability::REQUIRED.into_iter().try_for_each(|capability| self.require(capability))?;
+        let mut least: Option<MissingSymbols> = None;
+        for family in Capability::ONE_SIDED_FAMILIES {
+            let Err(missing) = self.require(family) else { return Ok(()) };
+            if least.as_ref().is_none_or(|least| missing.symbols.len() < least.symbols.len()) {
+                least = Some(missing);
+            }
+        }
+        least.map_or(Ok(()), Err)
     }
 
     /// The error for a caller that found a table's field empty.

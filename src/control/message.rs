@@ -74,6 +74,9 @@ pub struct RankDevice {
     pub device_port: Option<u16>,
     /// Version of the rank table: `1.0` or `1.2`.
     pub version: String,
+    /// The families of one-sided calls that its CANN has; none named means the newer one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<String>,
 }
 
 /// The two ends of a channel, lower incarnation first.

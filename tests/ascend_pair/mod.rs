@@ -9,6 +9,7 @@
     reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
 )]
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,31 @@ pub fn pattern(seed: u64, length_bytes: u64) -> Vec<u8> {
     (0..length_bytes)
         .map(|index| (index.wrapping_mul(31).wrapping_add(index >> 8).wrapping_add(seed) % 251) as u8)
         .collect()
+}
+
+/// Set in the process that runs the body of a test.
+const INSIDE: &str = "MOONCAKE_TEST_INSIDE";
+
+/// Whether this is the process that runs the body; the other one starts it and passes on its verdict.
+pub fn inside(test: &str, settings: &[(&str, &str)]) -> bool {
+    if std::env::var(INSIDE).is_ok_and(|name| name == test) {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads", "1"])
+        .env(INSIDE, test)
+        .env("CANN_SIM_NAMESPACE", format!("{test}-{}", std::process::id()))
+        .env("CANN_SIM_FAULT_SOCKET", "1")
+        .envs(settings.iter().copied())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
 }
 
 struct Messages {

@@ -268,6 +268,19 @@ export! {
         Ok(())
     }
 
+    /// `rtGetDeviceInfo`: of module 0, the system, the two attributes that a rank table needs.
+    fn cann_sim_rtGetDeviceInfo(index: u32, module: i32, attribute: i32, value: *mut i64) {
+        // SAFETY: one output.
+        let out = unsafe { acl_out(value)? };
+        let attribute = match (module, attribute) {
+            (0, 26) => 403,
+            (0, 29) => 405,
+            _ => return Err(Fail::new(acl::PARAM_INVALID, "the software NPU does not have this attribute")),
+        };
+        out.set(device_attribute(i32::try_from(index).unwrap_or(-1), attribute)?);
+        Ok(())
+    }
+
     /// Functions that exist and are out of scope.
     fn cann_sim_unsupported_acl(_first: *mut c_void) {
         Err(Fail::new(acl::FEATURE_NOT_SUPPORT, "the software NPU does not have this feature"))

@@ -118,6 +118,15 @@ static void ids_both_ways(void) { /* CANN_SIM_PHYSICAL_IDS=4,5,6,7 ASCEND_RT_VIS
     EXPECT(number, 7);
     OK(rtGetDeviceIndexByPhyId(5, &number));
     EXPECT(number, 0);
+    int (*rtGetDeviceInfo)(uint32_t, int32_t, int32_t, int64_t *) = dlsym(RTLD_DEFAULT, "rtGetDeviceInfo");
+    int64_t public_value = -1, inner_value = -2;
+    OK(aclrtGetDeviceInfo(1, 403, &public_value));
+    OK(rtGetDeviceInfo(1, 0, 26, &inner_value)); /* the number in the super pod, as the inner runtime calls it */
+    EXPECT(inner_value, public_value);
+    OK(aclrtGetDeviceInfo(1, 405, &public_value));
+    OK(rtGetDeviceInfo(1, 0, 29, &inner_value)); /* the super pod */
+    EXPECT(inner_value, public_value);
+    EXPECT(rtGetDeviceInfo(1, 0, 28, &inner_value), 107000);
 }
 
 static void events_of_the_older_kind(void) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cann_sys::{Capability, LoadOptions, Release, SymbolReport};
+use cann_sys::{LoadOptions, Release, SymbolReport};
 use mooncake::config::Config;
 use mooncake::transport::ascend::{Runtime, rank};
 
@@ -92,8 +92,7 @@ fn release(report: &[SymbolReport]) -> Finding {
 
 fn capabilities(runtime: &Runtime) -> Option<Finding> {
     let cann = runtime.cann();
-    if let Err(missing) = Capability::REQUIRED.into_iter().try_for_each(|capability| cann.require(capability))
-    {
+    if let Err(missing) = cann.require_all() {
         return Some(Finding::fail("one-sided", missing.to_string(), "install a CANN that has it"));
     }
     Some(Finding::pass("one-sided", "every function that a transfer between NPUs needs is there"))

@@ -42,6 +42,7 @@ mod tests {
             super_pod_id: None,
             device_port: None,
             version: "1.2".into(),
+            families: Vec::new(),
         }
     }
 

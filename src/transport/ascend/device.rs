@@ -14,6 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
+use super::family::Family;
 use super::rank::{Chip, SERVER_ID_LIMIT_BYTES, hccn_address};
 use super::raw::{Context, Runtime};
 use super::registration::DeviceMemory;
@@ -225,6 +226,7 @@ impl Device {
             super_pod_id: attribute(SUPER_POD_ID)?,
             device_port,
             version: self.chip.table_version().to_owned(),
+            families: Family::names(&self.runtime),
         })
     }
 

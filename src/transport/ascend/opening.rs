@@ -19,9 +19,10 @@ use super::channels::{Channels, pair};
 use super::costs::class_of;
 use super::device::Device;
 use super::direct::Reach;
+use super::family::agree;
 use super::rank::{Link, check_rank, choose_link, rank_table};
 use super::registration::{Binding, HCCS_ALIGNMENT_BYTES, REGION_COUNT_LIMIT, VendorRegion};
-use super::result::PREPARE_NETWORK;
+use super::result::{CONNECTING, PREPARE_NETWORK};
 use super::session::{Agreement, Session, Tuning};
 use super::slot::Slot;
 use crate::config::Config;
@@ -326,6 +327,8 @@ fn connect(
             name: agreed.name.clone(),
             table: rank_table(ranks, link),
             rank: u32::from(!agreed.lower),
+            family: agree(&agreed.own_rank.families, &agreed.peer_rank.families)?,
+            remote: remote.clone(),
         };
         let tuning =
             Tuning { traffic_class: config.rdma_traffic_class, service_level: config.rdma_service_level };
@@ -365,7 +368,7 @@ pub fn is_curable(error: &Error) -> bool {
         .record()
         .vendor
         .as_ref()
-        .is_some_and(|vendor| vendor.function == "HcclCommPrepare" && vendor.code == PREPARE_NETWORK)
+        .is_some_and(|vendor| CONNECTING.contains(&vendor.function) && vendor.code == PREPARE_NETWORK)
 }
 
 /// A failure in words for the peer, marked when another attempt may work.
@@ -425,6 +428,7 @@ impl Terms {
         check_rank(&offer.rank)?;
         let own_rank = device.rank(channels.config(), &channels.server_name(), None)?;
         let link = choose_link(device.chip(), channels.config().intra_roce, &own_rank, &offer.rank)?;
+        agree(&own_rank.families, &offer.rank.families)?;
         sort_regions(&offer.regions, link)?;
         Ok(Self { remote_device, we_are_lower })
     }

@@ -234,6 +234,7 @@ mod tests {
             super_pod_id: None,
             device_port: None,
             version: VERSION_FLAT.into(),
+            families: Vec::new(),
         }
     }
 

@@ -5,6 +5,9 @@
 //! and channels that have it bound ([`Binding`]). When the last holding goes, the region is withdrawn: no channel
 //! binds it any more, those that have are told to end, and the last owner gives it back to the vendor.
 //!
+//! Where the loaded CANN has the older family of calls alone, the vendor hears of a region only when a channel is made;
+//! what is held here is the same.
+//!
 //! Invariants: regions are registered and deregistered on the device's service thread only, one at a time, and no
 //! lock is held meanwhile; a region is bound by every channel that its holder makes later; a bound region is never
 //! deregistered.
@@ -16,6 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 
 use super::device::Device;
+use super::family::Family;
 use super::rank::Link;
 use super::raw::{PointerKind, RegionHandle};
 use crate::deadline::Deadline;
@@ -42,8 +46,8 @@ pub struct VendorRegion {
     pub host: bool,
     /// Whether an HCCS link can take it.
     pub hccs: bool,
-    /// The vendor's handle.
-    pub handle: RegionHandle,
+    /// The vendor's handle; none where memory is registered with each communicator instead.
+    pub handle: Option<RegionHandle>,
 }
 
 impl VendorRegion {
@@ -293,7 +297,7 @@ fn release_one(device: &Device, start: u64) {
     let memory = device.memory();
     let last = memory.set.lock().release(start);
     if let Some((_, held)) = last {
-        if let Err(error) = device.runtime().deregister_region(held.region.handle) {
+        if let Err(error) = deregister(device, held.region.handle) {
             log::warn!("{}", error.device(device.id()));
         }
         memory.epoch.fetch_add(1, Ordering::AcqRel);
@@ -302,6 +306,10 @@ fn release_one(device: &Device, start: u64) {
         memory.gone.notify_all();
         drop(set);
     }
+}
+
+fn deregister(device: &Device, handle: Option<RegionHandle>) -> Result<()> {
+    handle.map_or(Ok(()), |handle| device.runtime().deregister_region(handle))
 }
 
 /// Runs on the device's thread.
@@ -384,12 +392,15 @@ fn register_pieces(
 ) -> Result<()> {
     let memory = device.memory();
     for piece in pieces {
-        let handle = device.runtime().register_region(piece.start(), piece.length_bytes(), host)?;
+        let handle = Family::PerDevice
+            .is_in(device.runtime())
+            .then(|| device.runtime().register_region(piece.start(), piece.length_bytes(), host))
+            .transpose()?;
         let region = VendorRegion { range: *piece, host, hccs, handle };
         let held = Held { region, holdings: AtomicU32::new(1) };
         memory.epoch.fetch_add(1, Ordering::AcqRel);
         if let Err((error, held)) = memory.set.lock().insert(*piece, held) {
-            if let Err(second) = device.runtime().deregister_region(held.region.handle) {
+            if let Err(second) = deregister(device, held.region.handle) {
                 log::warn!("{second}");
             }
             return Err(error);

@@ -41,6 +41,9 @@ const fn of(function: &'static str, code: i32, meaning: &'static str, advice: &'
 }
 
 const PREPARE: &str = "HcclCommPrepare";
+/// What older releases have in its place: the exchange, and the registration with card or chip before it.
+const EXCHANGE: &str = "HcclExchangeMemDesc";
+const REGISTER: &str = "HcclRegisterMem";
 const PUT: &str = "HcclBatchPut";
 const GET: &str = "HcclBatchGet";
 const CONTAINMENT: &str = "register the whole range in one call on both sides; memory registered after the channel was made needs a new one";
@@ -188,6 +191,37 @@ static TABLE: &[Known] = &[
         "the peer did not come to the connection in time",
         "set HCCL_INTRA_ROCE_ENABLE alike on both sides, compare `hccn_tool -i N -tls -g`, and see that the NPUs reach each other (hccn_tool -i N -ping -g)",
     ),
+    of(
+        EXCHANGE,
+        9,
+        "the peer did not come to the connection in time",
+        "set HCCL_INTRA_ROCE_ENABLE alike on both sides, compare `hccn_tool -i N -tls -g`, and see that the NPUs reach each other (hccn_tool -i N -ping -g)",
+    ),
+    of(EXCHANGE, 13, "the peer could not answer", "the peer's device may be out of HBM"),
+    of(
+        EXCHANGE,
+        19,
+        "the port is taken",
+        "another communicator uses the port of this NPU: set MOONCAKE_TRANSFER_CHANNEL_DEVICE_PORT or HCCL_NPU_SOCKET_PORT_RANGE",
+    ),
+    of(
+        REGISTER,
+        1,
+        "the region was refused",
+        "the range overlaps another of the same channel, or is longer than this CANN takes in one piece",
+    ),
+    of(
+        REGISTER,
+        15,
+        "a region could not be shared with the peer",
+        "HCCS takes device memory in whole 2 MiB pages only: allocate with huge pages, or set HCCL_INTRA_ROCE_ENABLE=1",
+    ),
+    of(
+        REGISTER,
+        19,
+        "the network card refused a region",
+        "register less host memory: old drivers take 20 GB of it",
+    ),
     of(PREPARE, 13, "the peer could not answer", "the peer's device may be out of HBM"),
     of(
         PREPARE,
@@ -277,7 +311,10 @@ pub fn code_of(function: &str, code: i32) -> Code {
 /// A failure of an init that is worth another try: several processes of the node did it at once.
 pub const INIT_UNAVAILABLE: i32 = 7;
 
-/// A failure of a prepare that another device port may cure.
+/// The calls in which the two sides of a channel meet, by family.
+pub const CONNECTING: [&str; 2] = [PREPARE, EXCHANGE];
+
+/// A failure of one of [`CONNECTING`] that another device port may cure.
 pub const PREPARE_NETWORK: i32 = 19;
 
 #[cfg(test)]

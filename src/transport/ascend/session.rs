@@ -1,19 +1,22 @@
 //! The vendor's side of a channel: context, stream, events and communicator, all owned by one worker thread.
 //!
-//! Invariants: every method runs on the thread that made the session; what is bound is unbound before the
-//! communicator is destroyed; a session that failed half-way gives back what it had.
+//! Invariants: every method runs on the thread that made the session; what is bound is unbound, and what is described
+//! forgotten, before the communicator is destroyed; a session that failed half-way gives back what it had.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::described::Described;
 use super::device::{BoundContext, Device};
+use super::family::Family;
 use super::raw::{Communicator, Event, Runtime, Stream, Wait};
 use super::registration::Binding;
 use super::result::INIT_UNAVAILABLE;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
+use crate::memory::ByteRange;
 
 /// Calls of the vendor's that may be in flight on one channel.
 pub const WINDOW: usize = 8;
@@ -34,6 +37,10 @@ pub struct Agreement {
     pub table: String,
     /// This side's rank; the other is `1 - rank`.
     pub rank: u32,
+    /// By which calls memory is shown to the other side.
+    pub family: Family,
+    /// The peer's regions that the link takes.
+    pub remote: Vec<ByteRange>,
 }
 
 /// Settings of the vendor's connection.
@@ -135,6 +142,7 @@ impl Drop for Lane {
 pub struct Session {
     communicator: Option<Communicator>,
     bound: usize,
+    described: Described,
     binding: Binding,
     remote_rank: u32,
     lane: Lane,
@@ -159,6 +167,7 @@ impl Session {
         let mut session = Self {
             communicator: None,
             bound: 0,
+            described: Described::default(),
             binding,
             remote_rank: 1_u32.saturating_sub(agreement.rank),
             lane,
@@ -166,18 +175,36 @@ impl Session {
         let runtime = Arc::clone(session.lane.runtime());
         let communicator = create(&runtime, agreement, tuning, deadline, stop)?;
         session.communicator = Some(communicator);
-        for region in session.binding.regions() {
-            runtime
-                .bind_region(communicator, region.handle)
-                .map_err(|error| error.range(region.range.start(), region.range.length_bytes()))?;
-            session.bound = session.bound.saturating_add(1);
-        }
+        session.show(agreement, communicator)?;
         if let Some(error) = stop() {
             return Err(error);
         }
-        let seconds = deadline.remaining().as_millis().div_ceil(1000);
-        runtime.prepare(communicator, i32::try_from(seconds).unwrap_or(i32::MAX))?;
+        let seconds = i32::try_from(deadline.remaining().as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        match agreement.family {
+            Family::PerDevice => runtime.prepare(communicator, seconds)?,
+            Family::PerCommunicator => {
+                let rank = session.remote_rank;
+                session.described.exchange(&runtime, communicator, rank, &agreement.remote, seconds)?;
+            }
+        }
         Ok(session)
+    }
+
+    /// Gives the communicator this side's memory.
+    fn show(&mut self, agreement: &Agreement, communicator: Communicator) -> Result<()> {
+        let (runtime, regions) = (self.lane.runtime(), self.binding.regions());
+        if agreement.family == Family::PerCommunicator {
+            return self.described.register(runtime, communicator, self.remote_rank, regions);
+        }
+        for region in regions {
+            if let Some(handle) = region.handle {
+                runtime
+                    .bind_region(communicator, handle)
+                    .map_err(|error| error.range(region.range.start(), region.range.length_bytes()))?;
+            }
+            self.bound = self.bound.saturating_add(1);
+        }
+        Ok(())
     }
 
     /// The stream and its events.
@@ -205,8 +232,9 @@ impl Session {
     pub fn disconnect(&mut self) {
         let Some(communicator) = self.communicator.take() else { return };
         let runtime = self.lane.runtime();
-        for region in self.binding.regions().iter().take(self.bound) {
-            if let Err(error) = runtime.unbind_region(communicator, region.handle) {
+        self.described.end(runtime, communicator);
+        for handle in self.binding.regions().iter().take(self.bound).filter_map(|region| region.handle) {
+            if let Err(error) = runtime.unbind_region(communicator, handle) {
                 log::warn!("{error}");
             }
         }

@@ -9,7 +9,7 @@ use crate::error::{Code, Error, Result, Stage};
 
 /// A communicator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Communicator(usize);
+pub struct Communicator(pub(super) usize);
 
 /// A registered region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Descriptor {
 
 /// An address as the vendor's structures hold it; 64-bit machines only, as CANN itself.
 #[expect(clippy::cast_possible_truncation, reason = "CANN exists for 64-bit machines only")]
-fn address(value: u64) -> *mut c_void {
+pub(super) fn address(value: u64) -> *mut c_void {
     const { assert!(size_of::<usize>() == 8) };
     value as usize as *mut c_void
 }

@@ -61,6 +61,10 @@ const CONTEXT_NULL: i32 = 107_002;
 const LOCATION_DEVICE: u32 = 1;
 const LOCATION_UNREGISTERED: u32 = 2;
 const FAST_LAUNCH_AND_SYNC: u32 = 3;
+/// The inner runtime's module for attributes of the whole device, and its names for ours: the number in the super pod,
+/// and the super pod.
+const INNER_MODULE_SYSTEM: i32 = 0;
+const INNER_ATTRIBUTES: [(u32, i32); 2] = [(403, 26), (405, 29)];
 
 /// The pointer the vendor's prototypes want for an address of user memory, which this crate keeps as a number.
 fn pointer(address: u64) -> Result<*mut c_void> {
@@ -132,12 +136,24 @@ impl Runtime {
     /// An attribute of a device (`aclrtDevAttr`).
     ///
     /// # Errors
-    /// What the vendor says; [`Code::LibraryUnavailable`] before CANN 8.5.
+    /// What the vendor says; [`Code::LibraryUnavailable`] when neither way of asking is there.
     pub fn device_attribute(&self, device: i32, attribute: u32) -> Result<i64> {
         let device = u32::try_from(device).map_err(|_| {
             Error::new(Code::DeviceNotFound, Stage::Configure, "negative device id").device(device)
         })?;
         let mut value = 0;
+        let inner = INNER_ATTRIBUTES.iter().find(|(public, _)| *public == attribute);
+        if let Some((_, inner)) = inner.filter(|_| self.cann.acl.aclrtGetDeviceInfo.is_none()) {
+            // Before CANN 8.5 only the inner runtime tells; the numbers are those the vendor's own products of that
+            // time used.
+            vendor!(
+                self,
+                runtime.rtGetDeviceInfo,
+                Stage::Configure,
+                (device, INNER_MODULE_SYSTEM, *inner, &raw mut value)
+            )?;
+            return Ok(value);
+        }
         vendor!(self, acl.aclrtGetDeviceInfo, Stage::Configure, (device, attribute, &raw mut value))?;
         Ok(value)
     }
