@@ -5,7 +5,7 @@ mod store;
 use std::time::{Duration, Instant};
 
 use mooncake::store::{Health, Range, ReplicateConfig, Store};
-use store::{MIB, Master, code, options, pattern, span};
+use store::{MIB, Master, code, options, pattern, same, span};
 
 const PLAIN: fn() -> ReplicateConfig = ReplicateConfig::default;
 
@@ -15,7 +15,7 @@ fn one_value_there_and_back() {
     let store = store::store(&master, 64 * MIB);
     let value = pattern(1, 100_003);
     store.put(b"k", &value, &PLAIN()).unwrap();
-    assert_eq!(store.get(b"k").unwrap(), value);
+    same(&store.get(b"k").unwrap(), &value, "value");
     assert_eq!(store.get_size(b"k").unwrap(), 100_003);
     assert!(store.is_exist(b"k").unwrap());
     assert!(!store.is_exist(b"none").unwrap());
@@ -23,10 +23,10 @@ fn one_value_there_and_back() {
     assert_eq!(code(&store.get_size(b"none")), -704);
     // The first value stays, whatever the second one's size.
     store.put(b"k", &pattern(2, 10), &PLAIN()).unwrap();
-    assert_eq!(store.get(b"k").unwrap(), value);
+    same(&store.get(b"k").unwrap(), &value, "value");
     // An upsert replaces it.
     store.upsert(b"k", &pattern(3, 777), &PLAIN()).unwrap();
-    assert_eq!(store.get(b"k").unwrap(), pattern(3, 777));
+    same(&store.get(b"k").unwrap(), &pattern(3, 777), "value");
     assert_eq!(code(&store.remove(b"k", false)), -706);
     store.remove(b"k", true).unwrap();
     assert_eq!(code(&store.remove(b"k", true)), -704);
@@ -42,7 +42,7 @@ fn keys_are_bytes_and_empty_ones_are_refused() {
     for (index, key) in keys.iter().enumerate() {
         let value = pattern(index as u64, 100 + index);
         store.put(key, &value, &PLAIN()).unwrap();
-        assert_eq!(store.get(key).unwrap(), value);
+        same(&store.get(key).unwrap(), &value, "value");
     }
     assert_eq!(code(&store.put(b"", b"value", &PLAIN())), -600);
     assert_eq!(code(&store.put(b"k", b"", &PLAIN())), -600);
@@ -86,11 +86,11 @@ fn a_batch_answers_per_key() {
     assert_eq!(code(&results[0]), -600);
     assert_eq!(*results[1].as_ref().unwrap(), 1001);
     assert_eq!(targets[1][1001], 99, "nothing is written beyond the value");
-    assert_eq!(targets[1][..1001], values[1]);
+    same(&targets[1][..1001], &values[1], "key 1");
     for index in (2..7).chain(8..301) {
         let value = &values[if index < 7 { index } else { index - 1 }];
         assert_eq!(*results[index].as_ref().unwrap(), value.len() as u64);
-        assert_eq!(&targets[index], value, "key {index}");
+        same(&targets[index], value, "a key");
     }
     // A wrong number of buffers is an answer for every key, not a failure of the process.
     let short = store.batch_put_from(&keys[..3], &spans[..2], &PLAIN());
@@ -118,7 +118,7 @@ fn many_buffers_are_one_value_and_may_be_cut_anew() {
     let pieces: Vec<&[(u64, u64)]> = pieces.iter().map(Vec::as_slice).collect();
     for (index, result) in store.batch_get_into_multi_buffers(&keys, &pieces).into_iter().enumerate() {
         assert_eq!(result.unwrap(), 56 * 3000);
-        assert_eq!(targets[index], values[index]);
+        same(&targets[index], &values[index], "a key");
     }
     // The sum has to be the object's size.
     let (small, large) = (vec![0_u8; 10], vec![0_u8; 56 * 3000 + 1]);
@@ -161,7 +161,7 @@ fn a_key_twice_in_one_batch_keeps_the_first() {
     let (first, second) = (pattern(1, 500), pattern(2, 500));
     let results = store.batch_put_from(&[b"k", b"k"], &[span(&first), span(&second)], &PLAIN());
     assert!(results.iter().all(Result::is_ok), "{results:?}");
-    assert_eq!(store.get(b"k").unwrap(), first);
+    same(&store.get(b"k").unwrap(), &first, "value");
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn two_stores_share_a_pool() {
     reader.put(b"from the one without memory", &value, &PLAIN()).unwrap();
     owner.put(b"own", &value, &PLAIN()).unwrap();
     for key in [&b"from the one without memory"[..], b"own"] {
-        assert_eq!(owner.get(key).unwrap(), value);
-        assert_eq!(reader.get(key).unwrap(), value);
+        same(&owner.get(key).unwrap(), &value, "owner");
+        same(&reader.get(key).unwrap(), &value, "reader");
     }
     owner.close();
     assert_eq!(code(&reader.get(b"own")), -704, "what lay there is gone");
@@ -191,7 +191,7 @@ fn replicas_lie_on_different_segments() {
     first.put(b"k", &value, &two).unwrap();
     assert_eq!(first.replicas(b"k").unwrap().len(), 2);
     first.close();
-    assert_eq!(second.get(b"k").unwrap(), value, "the other copy");
+    same(&second.get(b"k").unwrap(), &value, "the other copy");
     let preferred = store::store(&master, 64 * MIB);
     let here = ReplicateConfig { preferred_segment: preferred.hostname().into(), ..PLAIN() };
     preferred.put(b"here", &value, &here).unwrap();
@@ -223,7 +223,7 @@ fn thirty_gigabytes_that_are_no_multiple_of_a_page() {
     assert_eq!(master.metric("master_total_capacity_bytes"), 30_000_000_000);
     let value = pattern(3, 1000);
     store.put(b"k", &value, &PLAIN()).unwrap();
-    assert_eq!(store.get(b"k").unwrap(), value);
+    same(&store.get(b"k").unwrap(), &value, "value");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn without_a_local_buffer_only_named_memory_moves() {
     let target = vec![0_u8; 5000];
     let (address, length) = span(&target);
     assert_eq!(store.get_into(b"k", address, length).unwrap(), 5000);
-    assert_eq!(target, value);
+    same(&target, &value, "value");
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn eight_threads_at_once() {
                     let key = format!("{thread}/{round}");
                     let value = pattern(thread * 1000 + round, 40_000 + round as usize);
                     store.put(key.as_bytes(), &value, &PLAIN()).unwrap();
-                    assert_eq!(store.get(key.as_bytes()).unwrap(), value, "{key}");
+                    same(&store.get(key.as_bytes()).unwrap(), &value, &key);
                     store.remove(key.as_bytes(), true).unwrap();
                 }
             });
@@ -317,6 +317,6 @@ fn ipv6_works_like_ipv4() {
     assert!(owner.hostname().starts_with("[::1]:"));
     let value = pattern(9, 70_000);
     reader.put(b"k", &value, &PLAIN()).unwrap();
-    assert_eq!(owner.get(b"k").unwrap(), value);
-    assert_eq!(reader.get(b"k").unwrap(), value);
+    same(&owner.get(b"k").unwrap(), &value, "owner");
+    same(&reader.get(b"k").unwrap(), &value, "reader");
 }

@@ -22,6 +22,8 @@ use serde_json::Value;
 pub const LONG: Duration = Duration::from_secs(60);
 pub const NEWEST: &str = "0.3.13.post1";
 pub const RELEASES: [&str; 3] = [NEWEST, "0.3.10.post2", "0.3.8"];
+/// The releases whose masters and store clients are taken as peers.
+pub const STORE_RELEASES: [&str; 2] = [NEWEST, "0.3.11.post1"];
 
 /// The directory of the peers, if there is one with this release. Made at most once.
 pub fn peers(release: &str) -> Option<PathBuf> {
@@ -61,6 +63,7 @@ pub fn peers(release: &str) -> Option<PathBuf> {
             .arg(script)
             .arg(&directory)
             .args(RELEASES)
+            .arg(STORE_RELEASES[1])
             .output();
         if let Ok(output) = output.as_ref().map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
         {

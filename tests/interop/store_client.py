@@ -1,9 +1,11 @@
 """Upstream's released store client, driven by lines on standard input.
 
 One command a line, as a JSON list: a method of the store and its arguments. Bytes are given and answered as
-{"bytes": length, "fill": value}. Each line is answered by one line of JSON.
+{"bytes": length, "fill": value}, or, where they are not all alike, as {"base64": text}. Each line is answered by
+one line of JSON.
 """
 
+import base64
 import json
 import sys
 
@@ -13,6 +15,8 @@ from mooncake.store import MooncakeDistributedStore, ReplicateConfig
 def decode(value):
     if isinstance(value, dict) and "bytes" in value:
         return bytes([value["fill"]]) * value["bytes"]
+    if isinstance(value, dict) and "base64" in value:
+        return base64.b64decode(value["base64"])
     if isinstance(value, dict) and "config" in value:
         config = ReplicateConfig()
         for name, item in value["config"].items():
@@ -25,8 +29,9 @@ def decode(value):
 
 def encode(value):
     if isinstance(value, (bytes, bytearray)):
-        uniform = len(set(value)) <= 1
-        return {"bytes": len(value), "fill": (value[0] if value else 0) if uniform else -1}
+        if len(set(value)) > 1:
+            return {"base64": base64.b64encode(value).decode()}
+        return {"bytes": len(value), "fill": value[0] if value else 0}
     if isinstance(value, (list, tuple)):
         return [encode(item) for item in value]
     return value

@@ -122,6 +122,16 @@ pub fn span(bytes: &[u8]) -> (u64, u64) {
     (bytes.as_ptr().expose_provenance() as u64, bytes.len() as u64)
 }
 
+/// Fails with the first place where the bytes differ, not with all of them.
+#[track_caller]
+pub fn same(got: &[u8], expected: &[u8], what: &str) {
+    assert_eq!(got.len(), expected.len(), "length of {what}");
+    let differs = got.iter().zip(expected).position(|(a, b)| a != b);
+    if let Some(at) = differs {
+        panic!("{what}: byte {at} of {} is {} where {} is expected", got.len(), got[at], expected[at]);
+    }
+}
+
 /// The number of a failure; 0 of a success.
 pub fn code<T>(outcome: &Result<T, Failure>) -> i32 {
     outcome.as_ref().map_or_else(|failure| failure.code().0, |_| 0)
