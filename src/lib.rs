@@ -64,6 +64,8 @@
 //! | `mct-npu-N` | one per device and process | registers memory, with the device bound |
 //! | `mct-channel-N` | one per channel | makes, feeds, completes and ends one communicator |
 //! | `mct-ascend` | one per engine that uses NPUs | ends jobs whose deadline passes before their channel is there |
+//! | `mct-staged` | up to four per peer that is staged to, bounded | gathers, waits for wire and agent, scatters |
+//! | `mct-agent-N` | up to two per device, once a peer stages | copies between lent slots and memory for peers |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
 //! | `mct-heartbeat` | one per store | tells the master that this client lives, and mounts its segments again |
@@ -130,6 +132,11 @@
 //! | vendor calls in flight on a channel | `transport/ascend/session.rs` | `WINDOW` |
 //! | channels of an engine | `transport/ascend/channels.rs` | `CHANNEL_LIMIT` |
 //! | threads that make or run channels | `transport/ascend/workers.rs` | `WORKER_LIMIT` |
+//! | pieces of one peer that are staged at once | `transport/ascend/staged/route.rs` | `LANES_PER_ROUTE` |
+//! | threads that stage | `transport/ascend/staged/mod.rs` | `LANE_LIMIT` |
+//! | blocks of one piece | `transport/ascend/staged/work.rs` | `MAX_PIECE_BLOCKS` |
+//! | peers' requests that wait for a slot | `transport/ascend/staged/agent.rs` | `MAX_WAITING` |
+//! | threads that copy for peers | `transport/ascend/staged/agent.rs` | `AGENT_THREADS` |
 //! | vendor registrations of a device | `transport/ascend/registration.rs` | `REGION_COUNT_LIMIT` |
 //! | calls that wait for a device's thread | `transport/ascend/device.rs` | `SERVICE_QUEUE_LIMIT` |
 //! | requests in flight on a TCP lane | `transport/tcp/lane.rs` | `MAX_REQUESTS` |

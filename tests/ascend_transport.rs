@@ -170,8 +170,8 @@ fn registrations_share_pages() {
 }
 
 #[test]
-fn memory_no_link_takes_fails_at_registration() {
-    let a = node(0);
+fn memory_no_link_takes_fails_at_registration_when_nothing_is_staged() {
+    let a = node_with(0, &Config { staged_slots: 0, ..Config::default() }, false);
     let small = allocate(0, 8192);
     let range = ByteRange::new(small, 8192).unwrap();
     let error = a.ascend.register(range, MemoryKind::Device(0), 0).unwrap_err();

@@ -69,6 +69,7 @@ fn start(
         deadline,
         local_device: devices.0,
         remote_device: devices.1,
+        route: mooncake::transport::Route::Any,
         peer: "self".into(),
     };
     let submitted = local.submit(job);

@@ -117,6 +117,10 @@ pub struct Config {
     pub cluster_id: Option<String>,
     /// `MC_TCP_BIND_ADDRESS`.
     pub advertised_host: Option<String>,
+    /// `MOONCAKE_TRANSFER_STAGED_SLOT_BYTES`.
+    pub staged_slot_bytes: u64,
+    /// `MOONCAKE_TRANSFER_STAGED_SLOTS`.
+    pub staged_slots: u32,
     /// `MOONCAKE_TRANSFER_SAME_HOST`.
     pub same_host: bool,
     /// `MC_RPC_TIMEOUT_MS`.
@@ -210,6 +214,8 @@ impl Config {
             require_npu: r.switch(&table::REQUIRE_NPU),
             cluster_id: r.text(&table::CLUSTER_ID),
             advertised_host: r.text(&table::ADVERTISED_HOST),
+            staged_slot_bytes: r.number(&table::STAGED_SLOT_BYTES),
+            staged_slots: r.number_as(&table::STAGED_SLOTS),
             same_host: !is_off(r, &table::SAME_HOST),
             rpc_timeout: milliseconds(r, &table::RPC_TIMEOUT),
             rpc_connect_timeout: milliseconds(r, &table::RPC_CONNECT_TIMEOUT),

@@ -122,6 +122,10 @@ variables! {
     /// With a metadata service: the address at which peers reach this host. Empty takes the one by which this
     /// host reaches the service.
     ADVERTISED_HOST = "MC_TCP_BIND_ADDRESS": Kind::Text("");
+    /// Length of the slots that transfers are staged through; the same at both ends.
+    STAGED_SLOT_BYTES = "MOONCAKE_TRANSFER_STAGED_SLOT_BYTES": number(4 << 20, 64 << 10, 1 << 30, "bytes");
+    /// Slots for transfers of this engine on each NPU that stages, and as many for its peers; 0 turns staging off.
+    STAGED_SLOTS = "MOONCAKE_TRANSFER_STAGED_SLOTS": number(8, 0, 1024, "slots");
     /// Moves host memory between processes of one host without sockets; 0, false, no or off turns it off.
     SAME_HOST = "MOONCAKE_TRANSFER_SAME_HOST": Kind::Text("1");
     /// Longest wait of the store client for an answer of its master.

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
 use mio::Waker;
@@ -135,7 +135,23 @@ impl Connection {
             }
             Err(RecvTimeoutError::Disconnected) => return Err(self.why_over()),
         };
-        match serde_json::from_slice(&answer) {
+        self.read(&answer)
+    }
+
+    /// Sends a request whose answer is waited for piece by piece.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request), as far as sending goes.
+    pub fn ask(self: &Arc<Self>, message: &Message) -> Result<Pending> {
+        let (sender, receiver) = sync_channel(1);
+        let id = self.enter(sender)?;
+        let pending = Pending { connection: Arc::clone(self), id, receiver };
+        encode(Kind::Request, id, message).and_then(|frame| self.queue(frame))?;
+        Ok(pending)
+    }
+
+    fn read(&self, answer: &[u8]) -> Result<Message> {
+        match serde_json::from_slice(answer) {
             Ok(Message::Failed(failure)) => Err(failure.to_error(&self.hello.segment)),
             Ok(message) => Ok(message),
             Err(error) => {
@@ -295,6 +311,33 @@ impl Connection {
 
     fn named(&self, error: Error) -> Error {
         error.peer(self.hello.segment.clone())
+    }
+}
+
+/// A request whose answer has not been read yet. Dropping it gives the answer up; the peer may still act on it.
+pub struct Pending {
+    connection: Arc<Connection>,
+    id: u32,
+    receiver: Receiver<Answer>,
+}
+
+impl Pending {
+    /// The answer, if it comes before `deadline`.
+    ///
+    /// # Errors
+    /// As [`Connection::request`], but for the deadline.
+    pub fn wait(&self, deadline: Deadline) -> Result<Option<Message>> {
+        match self.receiver.recv_timeout(deadline.remaining()) {
+            Ok(answer) => self.connection.read(&answer?).map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(self.connection.why_over()),
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.connection.waiting.lock().remove(&self.id);
     }
 }
 

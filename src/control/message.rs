@@ -134,6 +134,52 @@ pub struct ChannelAnswer {
     pub timeout_ms: u64,
 }
 
+/// Version of the messages about slots; an agent refuses another one.
+pub const STAGED_PROTOCOL: u32 = 1;
+
+/// A slot of the sender's ring that the receiver may put into, or get from, until it gives it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotGrant {
+    /// The sender's device, by the id the sender uses itself.
+    pub device: i32,
+    /// Number of the slot on that device.
+    pub slot: u32,
+    /// Counts the uses of the slot; the next request about it has to name it.
+    pub sequence: u64,
+    /// Where it begins, in the sender's address space.
+    pub address: u64,
+    /// How long it is.
+    pub length_bytes: u64,
+}
+
+/// "Copy between your slot and your memory": the blocks stand in the slot one behind another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotMove {
+    /// The slot, as it was granted.
+    pub device: i32,
+    /// Its number.
+    pub slot: u32,
+    /// Its current sequence number.
+    pub sequence: u64,
+    /// From the blocks into the slot, instead of out of it.
+    pub gather: bool,
+    /// Address and length of each block.
+    pub blocks: Vec<(u64, u64)>,
+    /// Time the receiver has.
+    pub timeout_ms: u64,
+}
+
+/// Names one use of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotUse {
+    /// The receiver's device, as it was granted.
+    pub device: i32,
+    /// Number of the slot.
+    pub slot: u32,
+    /// Its sequence number.
+    pub sequence: u64,
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -182,6 +228,30 @@ pub enum Message {
     },
     /// The number stands there, on the board of the two.
     Proof(BoardPlace),
+    /// Let me use a slot of your ring; answered by [`Message::SlotGranted`] when one is free.
+    OpenSlot {
+        /// [`STAGED_PROTOCOL`] of the sender.
+        protocol: u32,
+        /// The receiver's device, by the id the receiver uses itself; -1 for whichever it works with.
+        device: i32,
+        /// How long the sender wants to wait for one.
+        wait_ms: u64,
+    },
+    /// The slot is the receiver's until it gives it back.
+    SlotGranted(SlotGrant),
+    /// Copy between a slot and memory; answered by [`Message::SlotMoved`] when the bytes are where they belong.
+    MoveSlot(SlotMove),
+    /// It is done.
+    SlotMoved {
+        /// What the next request about the slot has to name.
+        sequence: u64,
+        /// Others wait for a slot: give this one back as soon as you can.
+        wanted: bool,
+    },
+    /// Stop what runs on the slot; its request is answered when it is quiet.
+    StopSlot(SlotUse),
+    /// The slot is the receiver's own again; nothing of the sender touches it any more.
+    ReleaseSlot(SlotUse),
     /// The request failed.
     Failed(Failure),
     /// The request is done.

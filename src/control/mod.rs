@@ -12,6 +12,7 @@
 //! lower incarnation; a loss is told once, and before the next connection with the same peer comes up; a silent
 //! peer counts as lost after a bounded time; every queue is bounded.
 
+mod answer;
 pub mod connection;
 mod dial;
 pub mod frame;
@@ -36,12 +37,13 @@ use crate::endpoint::{Incarnation, random_bytes};
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake::bind::{listen_in_range, listen_on};
 
-pub use connection::Connection;
+pub use answer::Answer;
 use connection::Link;
+pub use connection::{Connection, Pending};
 use dial::{Refused, dial};
 pub use message::{
     ChannelAnswer, ChannelKey, ChannelOffer, Failure, Hello, Message, PROTOCOL_VERSION, RankDevice, Region,
-    RegionKind,
+    RegionKind, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse,
 };
 use peers::{Claim, Peers};
 use pump::{FIRST_CONNECTION, LISTENER, Opened, Pump, WAKER};
@@ -63,6 +65,12 @@ pub trait Handler: Send + Sync {
     /// A peer has opened a connection to this engine: it lives. Runs on the loop's thread and must not block.
     fn connected(&self, peer: &Hello) {
         let _ = peer;
+    }
+
+    /// A request of a peer, as [`request`](Self::request), with the place for its answer: what takes longer is
+    /// answered later, by another thread.
+    fn serve(&self, from: &Arc<Connection>, message: Message, answer: Answer) {
+        answer.give(self.request(from, message));
     }
 
     /// The connection to a peer is lost, or was ended by it. Must not wait for a new connection to the same peer: that one comes up

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 
 use super::Handler;
+use super::answer::Answer;
 use super::connection::Connection;
-use super::frame::{Kind, encode};
 use super::message::Message;
 use crate::error::{Code, Error, Result, Stage};
 
@@ -87,12 +87,8 @@ impl Workers {
         while let Some(job) = self.next() {
             match job {
                 Job::Request { connection, request_id, body } => {
-                    let reply = self.reply(&connection, &body);
-                    connection.end_request();
-                    // A connection that ended meanwhile has nobody who waits for the reply.
-                    let _ = encode(Kind::Reply, request_id, &reply)
-                        .or_else(|error| encode(Kind::Reply, request_id, &Message::from(&error)))
-                        .and_then(|frame| connection.queue(frame));
+                    let answer = Answer::new(Arc::clone(&connection), request_id);
+                    self.serve(&connection, answer, &body);
                 }
                 Job::Inbox(connection) => {
                     while let Some(message) = connection.next_message() {
@@ -120,17 +116,18 @@ impl Workers {
         }
     }
 
-    fn reply(&self, connection: &Arc<Connection>, body: &[u8]) -> Message {
+    fn serve(&self, connection: &Arc<Connection>, answer: Answer, body: &[u8]) {
         let message: Message = match serde_json::from_slice(body) {
             Ok(message) => message,
             Err(error) => {
                 let text = format!("a control request cannot be read: {error}");
-                return Message::from(&Error::new(Code::MalformedJson, Stage::Connect, text));
+                return answer.give(Err(Error::new(Code::MalformedJson, Stage::Connect, text)));
             }
         };
-        match self.handle(connection, message) {
-            Ok(reply) => reply,
-            Err(error) => Message::from(&error),
+        let served = AssertUnwindSafe(|| self.handler.serve(connection, message, answer));
+        if catch_unwind(served).is_err() {
+            // The answer was dropped, which has told the peer.
+            log::error!("a control request met a defect");
         }
     }
 

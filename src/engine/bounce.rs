@@ -20,7 +20,7 @@ use crate::plan::{Direction, Extent};
 use crate::transport::ascend::Runtime;
 use crate::transport::ascend::device::Device;
 use crate::transport::copier::{Block, HostCopier, Mover, PIECE_BYTES};
-use crate::transport::{Job, Request};
+use crate::transport::{Job, Request, Route};
 
 /// How often a wait looks whether the caller has cancelled.
 const SLICE: Duration = Duration::from_millis(20);
@@ -173,6 +173,7 @@ impl Steps {
             deadline: self.deadline,
             local_device: None,
             remote_device,
+            route: Route::Any,
             peer: Arc::clone(&self.peer),
         });
         self.wait(&batch)

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
-use crate::memory::ByteRange;
+use crate::memory::{ByteRange, MemoryKind};
 
 /// No more holds.
 const SHUT: u32 = 1 << 31;
@@ -21,6 +21,7 @@ const POLL: std::time::Duration = std::time::Duration::from_millis(1);
 /// One range on its way out.
 struct Entry {
     range: ByteRange,
+    kind: MemoryKind,
     /// Holds, and [`SHUT`].
     state: AtomicU32,
 }
@@ -40,14 +41,14 @@ pub(super) struct Closing(Mutex<Vec<Arc<Entry>>>);
 
 impl Closing {
     /// From now on peers' requests on the range are served by [`Closing::hold`].
-    pub(super) fn begin(&self, range: ByteRange) -> Withdrawal<'_> {
-        let entry = Arc::new(Entry { range, state: AtomicU32::new(0) });
+    pub(super) fn begin(&self, range: ByteRange, kind: MemoryKind) -> Withdrawal<'_> {
+        let entry = Arc::new(Entry { range, kind, state: AtomicU32::new(0) });
         self.0.lock().push(Arc::clone(&entry));
         Withdrawal { closing: self, entry }
     }
 
-    /// Keeps a closing range that holds all of `range` from being shut.
-    pub(super) fn hold(&self, range: ByteRange) -> Option<Arc<dyn Send + Sync>> {
+    /// Keeps a closing range that holds all of `range` from being shut; the whole of it, and what memory it is.
+    pub(super) fn hold(&self, range: ByteRange) -> Option<(ByteRange, MemoryKind, Arc<dyn Send + Sync>)> {
         let entries = self.0.lock();
         let entry = entries.iter().find(|entry| entry.range.contains(range))?;
         entry
@@ -56,7 +57,7 @@ impl Closing {
                 (state & SHUT == 0).then_some(state + 1)
             })
             .ok()?;
-        Some(Arc::new(Held(Arc::clone(entry))))
+        Some((entry.range, entry.kind, Arc::new(Held(Arc::clone(entry)))))
     }
 }
 
@@ -107,14 +108,14 @@ mod tests {
     fn a_request_under_way_keeps_the_range() {
         let closing = Closing::default();
         assert!(closing.hold(range(100, 10)).is_none(), "nothing is closing");
-        let withdrawal = closing.begin(range(100, 100));
+        let withdrawal = closing.begin(range(100, 100), MemoryKind::Host);
         assert!(closing.hold(range(150, 51)).is_none(), "outside");
         let held = closing.hold(range(150, 50)).unwrap();
         let busy = withdrawal.finish(Deadline::after(Duration::from_millis(5))).unwrap_err();
         assert_eq!(busy.code(), Code::Busy);
         drop(withdrawal);
         assert!(closing.hold(range(150, 50)).is_none(), "the withdrawal is over");
-        let withdrawal = closing.begin(range(100, 100));
+        let withdrawal = closing.begin(range(100, 100), MemoryKind::Host);
         drop(held);
         withdrawal.finish(Deadline::after(Duration::from_millis(5))).unwrap();
         assert!(closing.hold(range(100, 1)).is_none());

@@ -22,9 +22,9 @@ use crate::peer::Peer;
 use crate::plan::{Block, Direction, Groups, NoBorder, Regions, coalesce};
 use crate::registry::{Pin, Registry};
 use crate::segment::{LOCAL_SEGMENT, Ours, Segment, SegmentDescriptor};
-use crate::transport::Job;
 use crate::transport::host::HostPeer;
 use crate::transport::tcp::Target;
+use crate::transport::{Job, Route};
 
 /// Blocks of one submission with the same target, direction and local device.
 pub(super) struct Group {
@@ -34,6 +34,8 @@ pub(super) struct Group {
     pub(super) direction: Direction,
     /// The device of the local memory; `None` for host memory.
     pub(super) local_device: Option<i32>,
+    /// The local memory is a device's that nobody has registered: only slots reach it.
+    pub(super) loose: bool,
     /// What to move; never empty.
     pub(super) blocks: Vec<Block>,
     /// The local regions.
@@ -329,7 +331,7 @@ impl Shared {
 
     /// Splits a group by remote device, pins the remote memory and hands over one job a device.
     fn start(&self, group: Group, registry: &Registry, submit: impl Fn(Job)) -> Option<Group> {
-        let Group { segment, direction, local_device, blocks, pins, submission } = group;
+        let Group { segment, direction, local_device, loose, blocks, pins, submission } = group;
         let expected = blocks.len();
         let mut groups: Groups<Option<i32>> = Groups::new();
         let mut unpublished = Vec::new();
@@ -371,6 +373,7 @@ impl Shared {
                 deadline: submission.deadline(),
                 local_device,
                 remote_device,
+                route: if loose { Route::Staged } else { Route::Any },
                 peer: Arc::clone(&peer),
             });
         }
@@ -378,6 +381,7 @@ impl Shared {
             segment,
             direction,
             local_device,
+            loose,
             blocks: unpublished,
             pins: pins.clone(),
             submission,
@@ -405,16 +409,19 @@ impl Shared {
     }
 
     /// Picks the transport for a job to another process.
-    fn send(self: &Arc<Self>, job: Job, remote: &Arc<Remote>) {
+    fn send(self: &Arc<Self>, mut job: Job, remote: &Arc<Remote>) {
         if job.local_device.is_none() && job.remote_device.is_none() {
             return self.send_host(job, remote);
         }
-        // Host memory of a peer that has no memory of a device registered: there is nothing that a link between
-        // devices could reach.
-        if let (Some(device), None) = (job.local_device, job.remote_device)
-            && !remote.has_devices()
-        {
-            return self.bounce(job, device, remote);
+        if let (Some(device), None) = (job.local_device, job.remote_device) {
+            // Host memory that a device of the peer's can bring to a link is relayed. On this very host a copy by way
+            // of our own host memory is no longer, and takes no memory of a device.
+            if remote.host.is_some() || !remote.relays() || self.config.staged_slots == 0 {
+                return self.bounce(job, device, remote);
+            }
+        }
+        if job.local_device.is_none() || job.remote_device.is_none() {
+            job.route = Route::Staged;
         }
         let Some(connection) = &remote.connection else {
             let error = Error::new(

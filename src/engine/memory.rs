@@ -210,13 +210,12 @@ impl Shared {
     }
 
     fn take_back(&self, address: u64) -> Result<()> {
-        // Before the registry lets go of the range, so that no request falls between the two. Requests of peers
-        // reach host memory only; that of a device is never served.
+        // Before the registry lets go of the range, so that no request falls between the two.
         let registered =
             ByteRange::new(address, 1).ok().and_then(|first| self.registry.find_containing(first));
         let withdrawal = registered
-            .filter(|region| region.kind() == MemoryKind::Host && region.range().start() == address)
-            .map(|region| self.closing.begin(region.range()));
+            .filter(|region| region.range().start() == address)
+            .map(|region| self.closing.begin(region.range(), region.kind()));
         let removal = self.registry.begin_remove(address)?;
         let (range, kind) = (removal.region().range(), removal.region().kind());
         let deadline = self.metadata_deadline();

@@ -123,6 +123,8 @@ pub struct TaskState {
 
 /// Everything an engine is, shared with its threads.
 pub(crate) struct Shared {
+    /// The engine itself, for what it hands to its threads.
+    own: Weak<Shared>,
     pub(crate) config: Config,
     pub(crate) incarnation: Incarnation,
     /// `host:port` as peers open it.
@@ -187,7 +189,8 @@ impl Engine {
         if auto_discover {
             topology = Topology::discover(Path::new(NODE_ROOT));
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new_cyclic(|own| Shared {
+            own: Weak::clone(own),
             registry: Registry::new(),
             closing: Closing::default(),
             observed: Arc::default(),
@@ -393,6 +396,11 @@ impl Shared {
         metrics
             .control_connections
             .set(self.control.get().map_or(0, |control| count(control.connections().len())));
+        let staged = self.npu.opened().map(|ascend| ascend.staged()).unwrap_or_default();
+        metrics.staged_slots.set(staged.slots_in_use);
+        metrics.staged_slots_held_back.set(staged.slots_held_back);
+        metrics.staged_bytes.raise_to(staged.moved_bytes);
+        metrics.staged_jobs.raise_to(staged.requests);
         metrics.channels.set(self.npu.opened().map_or(0, |ascend| count(ascend.channels().len())));
     }
 

@@ -1,11 +1,12 @@
 //! Opening the vendor's libraries on first use, once per engine.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use cann_sys::LoadOptions;
 use parking_lot::{Mutex, RwLock};
 
 use super::Shared;
+use super::passive::Passive;
 use crate::config::Config;
 use crate::error::{Code, Error, Result, Stage};
 use crate::topology::NpuLink;
@@ -70,6 +71,7 @@ impl Shared {
         }
         let runtime = Runtime::load(&load_options(&self.config))?;
         let ascend = Ascend::start(runtime, &self.config, self.incarnation.clone())?;
+        ascend.serve(Arc::new(Passive::new(Weak::clone(&self.own))));
         let device = match self.device {
             Some(device) => Some(device),
             None => match ascend.device_for_caller(self.npu_hint) {

@@ -8,13 +8,14 @@ use std::sync::{Arc, Weak};
 
 use super::remote::{Link, Remote};
 use super::{Shared, WeakShared};
-use crate::control::{Connection, Handler, Hello, Message};
+use crate::control::{Answer, Connection, Handler, Hello, Message};
 use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake::Responder;
 use crate::memory::{ByteRange, MemoryKind};
 use crate::notify::Note;
+use crate::transport::ascend::staged::{Held, Memory};
 use crate::transport::host::Challenge;
 use crate::transport::tcp::{Hold, Served};
 
@@ -35,6 +36,24 @@ impl Passive {
         self.0
             .upgrade()
             .ok_or_else(|| Error::new(Code::StaleHandle, Stage::Handshake, "the engine is being closed"))
+    }
+
+    /// Keeps the region that holds all of `range` registered: the whole of it, and what memory it is.
+    fn hold(&self, range: ByteRange) -> Option<(ByteRange, MemoryKind, Hold)> {
+        let engine = self.0.upgrade()?;
+        // A withdrawal that is given up opens the region before it stops serving the range, so that who found
+        // neither looks once more.
+        for _ in 0..2 {
+            if let Some(region) = engine.registry.find_containing(range)
+                && let Some(pin) = region.pin()
+            {
+                return Some((region.range(), region.kind(), Hold::Region(pin)));
+            }
+            if let Some((range, kind, held)) = engine.closing.hold(range) {
+                return Some((range, kind, Hold::Closing(held)));
+            }
+        }
+        None
     }
 }
 
@@ -60,23 +79,15 @@ impl Responder for Passive {
 
 impl Served for Passive {
     fn pin(&self, range: ByteRange) -> Option<Hold> {
-        let engine = self.0.upgrade()?;
-        // A withdrawal that is given up opens the region before it stops serving the range, so that who found
-        // neither looks once more.
-        for _ in 0..2 {
-            if let Some(region) = engine.registry.find_containing(range) {
-                if region.kind() != MemoryKind::Host {
-                    return None;
-                }
-                if let Some(pin) = region.pin() {
-                    return Some(Hold::Region(pin));
-                }
-            }
-            if let Some(held) = engine.closing.hold(range) {
-                return Some(Hold::Closing(held));
-            }
-        }
-        None
+        let (_, kind, hold) = self.hold(range)?;
+        (kind == MemoryKind::Host).then_some(hold)
+    }
+}
+
+impl Memory for Passive {
+    fn pin(&self, range: ByteRange) -> Option<Held> {
+        let (range, kind, hold) = self.hold(range)?;
+        Some(Held { range, kind, hold: Arc::new(hold) })
     }
 }
 
@@ -108,6 +119,17 @@ impl Handler for Passive {
                     Err(Error::new(Code::NotImplemented, Stage::Connect, what))
                 })
             }
+        }
+    }
+
+    fn serve(&self, from: &Arc<Connection>, message: Message, answer: Answer) {
+        // The slots of peers are lent and copied by threads of their own.
+        let rest = match self.0.upgrade().and_then(|engine| engine.npu.opened()) {
+            Some(ascend) => ascend.slot_request(from, message, answer),
+            None => Some((message, answer)),
+        };
+        if let Some((message, answer)) = rest {
+            answer.give(self.request(from, message));
         }
     }
 

@@ -72,8 +72,8 @@ pub(super) struct Remote {
     pub(super) host: Option<Arc<HostPeer>>,
     /// Its published memory.
     pub(super) memory: Registry,
-    /// Whether memory of devices is among it.
-    devices: AtomicBool,
+    /// Whether it works with a device, so that its host memory can be reached through that.
+    relays: AtomicBool,
     /// What the peer has taken back.
     withdrawn: Mutex<Withdrawn>,
 }
@@ -92,7 +92,7 @@ impl Remote {
             tcp: Mutex::new(tcp),
             host,
             memory: Registry::new(),
-            devices: AtomicBool::new(false),
+            relays: AtomicBool::new(false),
             withdrawn: Mutex::default(),
         })
     }
@@ -112,9 +112,9 @@ impl Remote {
         Ok(Arc::clone(peer))
     }
 
-    /// Whether the peer has registered memory of a device.
-    pub(super) fn has_devices(&self) -> bool {
-        self.devices.load(Ordering::Acquire)
+    /// Whether host memory of the peer is reached through a device of its.
+    pub(super) fn relays(&self) -> bool {
+        self.relays.load(Ordering::Acquire)
     }
 
     /// The process is gone: what is under way to its data listener fails.
@@ -149,8 +149,8 @@ impl Remote {
             withdrawn.forget_before(ours.epoch);
             wanted.retain(|(range, _)| !withdrawn.overlaps(*range));
         }
-        let devices = wanted.iter().any(|(_, kind)| kind.device().is_some());
-        self.devices.store(devices, Ordering::Release);
+        let relays = descriptor.ours.as_ref().is_some_and(|ours| !ours.devices.is_empty());
+        self.relays.store(relays, Ordering::Release);
         let (_, known) = self.memory.snapshot();
         for region in &known {
             if !wanted.iter().any(|(range, kind)| *range == region.range() && *kind == region.kind()) {

@@ -169,6 +169,12 @@ impl Shared {
         shared.sort_unstable();
         shared.dedup();
         let mut devices: Vec<i32> = memory.iter().map(|range| range.device).collect();
+        if self.config.staged_slots > 0
+            && let Some(ascend) = self.npu.opened()
+        {
+            // Memory of the host is reached through the slots of any device.
+            devices.extend(ascend.devices());
+        }
         devices.sort_unstable();
         devices.dedup();
         SegmentDescriptor {

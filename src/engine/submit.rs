@@ -39,6 +39,7 @@ struct Key {
     segment: i32,
     direction: Direction,
     local_device: Option<i32>,
+    loose: bool,
 }
 
 impl Engine {
@@ -255,10 +256,11 @@ impl Shared {
         let mut groups = Groups::new();
         let mut refused: Vec<(u32, Error)> = Vec::new();
         let mut unregistered: Vec<(&Request, Block)> = Vec::new();
-        let key = |request: &Request, kind: MemoryKind| Key {
+        let key = |request: &Request, kind: MemoryKind, registered: bool| Key {
             segment: request.segment,
             direction: request.direction,
             local_device: kind.device(),
+            loose: !registered && kind.device().is_some(),
         };
         let mut resolver = self.registry.resolver();
         for (task, request) in (0_u32..).zip(requests) {
@@ -282,13 +284,13 @@ impl Shared {
                 unregistered.push((request, block));
                 continue;
             };
-            groups.add(key(request, region.kind()), block, requests.len());
+            groups.add(key(request, region.kind(), true), block, requests.len());
         }
         // The resolver's lock ends here; the vendor may be asked only after it.
         let mut pins = resolver.into_pins();
         for (request, block) in unregistered {
             match self.kind_of(&mut pins, &block, submission.batch()) {
-                Ok(kind) => groups.add(key(request, kind), block, requests.len()),
+                Ok((kind, registered)) => groups.add(key(request, kind, registered), block, requests.len()),
                 Err(error) => refused.push((block.task, error)),
             }
         }
@@ -303,6 +305,7 @@ impl Shared {
                     segment: Arc::clone(segment),
                     direction: key.direction,
                     local_device: key.local_device,
+                    loose: key.loose,
                     blocks,
                     pins: pins.clone(),
                     submission: Arc::clone(submission),
@@ -311,21 +314,21 @@ impl Shared {
             .collect()
     }
 
-    /// What memory is that this engine has not registered. Memory of another engine of the process is pinned, once
-    /// per region and call.
-    fn kind_of(&self, pins: &mut Vec<Pin>, block: &Block, batch: &Arc<Batch>) -> Result<MemoryKind> {
+    /// What memory is that this engine has not registered, and whether some engine has. Memory of another engine of
+    /// the process is pinned, once per region and call.
+    fn kind_of(&self, pins: &mut Vec<Pin>, block: &Block, batch: &Arc<Batch>) -> Result<(MemoryKind, bool)> {
         let range = ByteRange::new(block.local, block.length_bytes)?;
         if let Some(pin) = pins.iter().rev().find(|pin| pin.region().range().contains(range)) {
-            return Ok(pin.region().kind());
+            return Ok((pin.region().kind(), true));
         }
         if let Some(pin) = self.borrow(range, batch)? {
             let kind = pin.region().kind();
             pins.push(pin);
-            return Ok(kind);
+            return Ok((kind, true));
         }
         match self.npu.opened() {
-            Some(ascend) => ascend.classify(block.local),
-            None => Ok(MemoryKind::Host),
+            Some(ascend) => Ok((ascend.classify(block.local)?, false)),
+            None => Ok((MemoryKind::Host, false)),
         }
     }
 

@@ -25,6 +25,11 @@ impl Counter {
         let _before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
     }
 
+    /// At least `value`, which somebody else counts.
+    pub fn raise_to(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
     /// The number.
     #[must_use]
     pub fn value(&self) -> u64 {

@@ -75,6 +75,8 @@ metrics! {
     vendor_calls: Counter as Counter, "mooncake_transfer_vendor_calls_total", "Calls that handed copies to the device library";
     same_host_jobs: Counter as Counter, "mooncake_transfer_same_host_jobs_total", "Groups of host copies handed to the kernel's copy between processes";
     tcp_jobs: Counter as Counter, "mooncake_transfer_tcp_jobs_total", "Groups of host copies handed to TCP";
+    staged_jobs: Counter as Counter, "mooncake_transfer_staged_jobs_total", "Groups of copies handed to the slots of devices";
+    staged_bytes: Counter as Counter, "mooncake_transfer_staged_bytes_total", "Bytes that transfers of this engine moved through slots";
     timeouts: Counter as Counter, "mooncake_transfer_timeouts_total", "Submissions that came to their deadline";
     cancellations: Counter as Counter, "mooncake_transfer_cancellations_total", "Submissions that were cancelled";
     stuck: Counter as Counter, "mooncake_transfer_stuck_total", "Submissions that could not be made quiet in the grace time";
@@ -95,6 +97,8 @@ metrics! {
     regions: Gauge as Gauge, "mooncake_transfer_regions", "Ranges registered now";
     registered_bytes: Gauge as Gauge, "mooncake_transfer_registered_bytes", "Bytes registered now";
     channels: Gauge as Gauge, "mooncake_transfer_channels", "Device channels ready now";
+    staged_slots: Gauge as Gauge, "mooncake_transfer_staged_slots", "Slots in use, by this engine's transfers and lent to peers";
+    staged_slots_held_back: Gauge as Gauge, "mooncake_transfer_staged_slots_held_back", "Slots lent to peers that are gone, until their channels have ended";
     control_connections: Gauge as Gauge, "mooncake_transfer_control_connections", "Control connections open now";
     peers: Gauge as Gauge, "mooncake_transfer_peers", "Peers known";
     submit_seconds: Histogram as Histogram, "mooncake_transfer_submit_seconds", "Time that a call of submit took";

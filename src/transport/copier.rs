@@ -389,6 +389,7 @@ mod tests {
                 deadline,
                 local_device: None,
                 remote_device: None,
+                route: crate::transport::Route::Any,
                 peer: Arc::from("peer"),
             });
             let mover: Arc<dyn Mover> = Arc::new(Refuses(bad));

@@ -23,6 +23,18 @@ use crate::deadline::Deadline;
 use crate::plan::{Direction, Extent};
 use crate::registry::Pin;
 
+/// Which of a link's ways a job takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Route {
+    /// Whichever serves it: one descriptor for each extent where the link takes the memory, else by slots.
+    #[default]
+    Any,
+    /// By slots, because no channel has the memory of one end bound.
+    Staged,
+    /// A job of the staged transport itself, from slot to slot.
+    Wire,
+}
+
 /// Extents of one submission that share peer, direction and devices.
 pub struct Job {
     /// Read (remote to local) or write (local to remote).
@@ -39,6 +51,8 @@ pub struct Job {
     pub local_device: Option<i32>,
     /// The device of the remote memory, as the peer numbers it; `None` for host memory.
     pub remote_device: Option<i32>,
+    /// Which way, where there are several.
+    pub route: Route,
     /// How the caller names the peer, for messages.
     pub peer: Arc<str>,
 }

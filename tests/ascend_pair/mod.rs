@@ -10,21 +10,22 @@
 )]
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cann_sys::LoadOptions;
 use mooncake::batch::{Batch, Outcome, Submission, Waited};
 use mooncake::config::Config;
-use mooncake::control::{Connection, Control, Handler, Message};
+use mooncake::control::{Answer, Connection, Control, Handler, Message};
 use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
 use mooncake::error::{Error, Result};
 use mooncake::memory::{ByteRange, MemoryKind};
 use mooncake::plan::{Direction, Extent};
-use mooncake::transport::Job;
 use mooncake::transport::ascend::raw::CopyKind;
+use mooncake::transport::ascend::staged::{Held, Memory};
 use mooncake::transport::ascend::{Ascend, Runtime};
+use mooncake::transport::{Job, Route};
 use mooncake_test_support::artifacts;
 
 pub const MIB: u64 = 1 << 20;
@@ -124,25 +125,75 @@ impl Handler for Messages {
         self.ascend.message(from, message).unwrap_or(Ok(Message::Done))
     }
 
+    fn serve(&self, from: &Arc<Connection>, message: Message, answer: Answer) {
+        if let Some((message, answer)) = self.ascend.slot_request(from, message, answer) {
+            answer.give(self.request(from, message));
+        }
+    }
+
     fn lost(&self, peer: &Incarnation, why: &Error) {
         self.ascend.peer_lost(peer, why);
     }
 }
+
+/// What peers may reach by way of slots.
+#[derive(Default)]
+pub struct Ranges(Mutex<Vec<(ByteRange, MemoryKind, Arc<()>)>>);
+
+impl Ranges {
+    pub fn add(&self, range: ByteRange, kind: MemoryKind) {
+        self.0.lock().unwrap().push((range, kind, Arc::new(())));
+    }
+
+    pub fn remove(&self, start: u64) {
+        self.0.lock().unwrap().retain(|(range, ..)| range.start() != start);
+    }
+
+    /// How many requests of peers hold the range that starts there.
+    pub fn holds(&self, start: u64) -> usize {
+        let ranges = self.0.lock().unwrap();
+        ranges
+            .iter()
+            .find(|(range, ..)| range.start() == start)
+            .map_or(0, |(_, _, hold)| Arc::strong_count(hold) - 1)
+    }
+}
+
+impl Memory for Ranges {
+    fn pin(&self, range: ByteRange) -> Option<Held> {
+        let ranges = self.0.lock().unwrap();
+        let (whole, kind, hold) = ranges.iter().find(|(whole, ..)| whole.contains(range))?;
+        Some(Held { range: *whole, kind: *kind, hold: Arc::<()>::clone(hold) })
+    }
+}
+
+/// What memory is at the ends of a transfer, and which way it goes.
+#[derive(Clone, Copy, Default)]
+pub struct Ends {
+    pub local_host: bool,
+    pub remote_host: bool,
+    pub route: Route,
+}
+
+pub const STAGED: Ends = Ends { local_host: false, remote_host: false, route: Route::Staged };
 
 pub struct Node {
     pub ascend: Arc<Ascend>,
     pub control: Control,
     pub incarnation: Incarnation,
     pub device: i32,
+    pub ranges: Arc<Ranges>,
 }
 
 pub fn node_with(device: i32, config: &Config, deaf: bool) -> Node {
     let incarnation = Incarnation::new(None).unwrap();
     let ascend = Arc::new(Ascend::start(runtime(), config, incarnation.clone()).unwrap());
     ascend.attach(device).unwrap();
+    let ranges = Arc::<Ranges>::default();
+    ascend.serve(Arc::<Ranges>::clone(&ranges));
     let handler = Arc::new(Messages { ascend: Arc::clone(&ascend), deaf });
     let control = Control::start(config, incarnation.clone(), &format!("node-{device}:1"), handler).unwrap();
-    Node { ascend, control, incarnation, device }
+    Node { ascend, control, incarnation, device, ranges }
 }
 
 pub fn node(device: i32) -> Node {
@@ -159,9 +210,18 @@ impl Node {
     pub fn register(&self, address: u64, length_bytes: u64) {
         let range = ByteRange::new(address, length_bytes).unwrap();
         assert!(self.ascend.register(range, MemoryKind::Device(self.device), self.device).unwrap());
+        self.ranges.add(range, MemoryKind::Device(self.device));
+    }
+
+    /// Memory of the host that peers may reach.
+    pub fn host(&self, bytes: &[u8]) -> u64 {
+        let address = address_of(bytes);
+        self.ranges.add(ByteRange::new(address, bytes.len() as u64).unwrap(), MemoryKind::Host);
+        address
     }
 
     pub fn unregister(&self, address: u64, length_bytes: u64) -> Result<()> {
+        self.ranges.remove(address);
         self.ascend.unregister(ByteRange::new(address, length_bytes).unwrap(), self.device, soon())
     }
 
@@ -180,6 +240,18 @@ impl Node {
         direction: Direction,
         blocks: &[(u64, u64, u64)],
         deadline: Deadline,
+    ) -> (Arc<Batch>, Result<()>) {
+        self.start_by(to, direction, blocks, deadline, Ends::default())
+    }
+
+    /// The same with host memory at an end, or with a route.
+    pub fn start_by(
+        &self,
+        to: &Self,
+        direction: Direction,
+        blocks: &[(u64, u64, u64)],
+        deadline: Deadline,
+        ends: Ends,
     ) -> (Arc<Batch>, Result<()>) {
         let batch = Arc::new(Batch::new(u32::try_from(blocks.len()).unwrap()).unwrap());
         let submission = Submission::start(&batch, blocks.iter().map(|block| block.2), deadline).unwrap();
@@ -201,8 +273,9 @@ impl Node {
             submission,
             pins: Vec::new(),
             deadline,
-            local_device: Some(self.device),
-            remote_device: Some(to.device),
+            local_device: (!ends.local_host).then_some(self.device),
+            remote_device: (!ends.remote_host).then_some(to.device),
+            route: ends.route,
             peer: format!("node-{}:1", to.device).into(),
         };
         let submitted = self.ascend.submit(job, &self.connect(to));
@@ -218,6 +291,23 @@ impl Node {
         let (batch, submitted) = self.start(to, direction, blocks, soon());
         submitted.unwrap();
         finished(&batch)
+    }
+
+    pub fn transfer_by(
+        &self,
+        to: &Self,
+        direction: Direction,
+        blocks: &[(u64, u64, u64)],
+        ends: Ends,
+    ) -> (Outcome, Option<Error>) {
+        let (batch, submitted) = self.start_by(to, direction, blocks, soon(), ends);
+        submitted.unwrap();
+        finished(&batch)
+    }
+
+    pub fn must_transfer_by(&self, to: &Self, direction: Direction, blocks: &[(u64, u64, u64)], ends: Ends) {
+        let (outcome, error) = self.transfer_by(to, direction, blocks, ends);
+        assert!(outcome.is_success(), "{outcome:?}: {}", error.unwrap());
     }
 
     pub fn must_transfer(&self, to: &Self, direction: Direction, blocks: &[(u64, u64, u64)]) {

@@ -102,6 +102,7 @@ pub fn job(direction: Direction, blocks: &[(u64, u64, u64)], limit: Duration) ->
         deadline,
         local_device: None,
         remote_device: None,
+        route: mooncake::transport::Route::Any,
         peer: "peer".into(),
     };
     (batch, job)

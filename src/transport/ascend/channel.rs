@@ -167,12 +167,23 @@ impl Channel {
         Ok(())
     }
 
+    /// Why no channel over this link can take the request: memory of one side is not fit for the link.
+    #[must_use]
+    pub fn misfit(&self, request: &Request) -> Option<Error> {
+        let (side, gap) = self.reach().uncovered(request)?;
+        self.is_unfit(side, gap).then(|| self.refusal(request)).flatten()
+    }
+
+    fn is_unfit(&self, side: &str, gap: ByteRange) -> bool {
+        let unfit = if side == "local" { &self.unfit.local } else { &self.unfit.remote };
+        unfit.iter().any(|range| range.overlaps(gap))
+    }
+
     /// Why the channel cannot take the request, if its memory is the reason.
     #[must_use]
     pub fn refusal(&self, request: &Request) -> Option<Error> {
         let (side, gap) = self.reach().uncovered(request)?;
-        let unfit = if side == "local" { &self.unfit.local } else { &self.unfit.remote };
-        let error = if unfit.iter().any(|range| range.overlaps(gap)) {
+        let error = if self.is_unfit(side, gap) {
             Error::new(
                 Code::NotSupportedTransport,
                 Stage::Submit,

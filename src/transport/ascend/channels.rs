@@ -19,8 +19,8 @@
 //! failed and channels are made with no lock held.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -31,6 +31,7 @@ use super::opening::{Opening, Role};
 use super::registration::Holdings;
 use super::session::Session;
 use super::slot::{Key, Slot, Waiting};
+use super::staged::Relay;
 use super::worker;
 use super::workers::Workers;
 use crate::config::Config;
@@ -82,7 +83,6 @@ pub struct Channels {
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
     default_device: AtomicI32,
     closed: AtomicBool,
-    threads: AtomicU64,
     /// Threads that make or run channels now, and who waits for their end.
     workers: Mutex<Workers>,
     workers_changed: Condvar,
@@ -90,6 +90,8 @@ pub struct Channels {
     watched: Mutex<bool>,
     watch: Condvar,
     failures: Reporter,
+    /// Who takes requests that no link can take as they are.
+    relay: OnceLock<Relay>,
 }
 
 impl Channels {
@@ -110,12 +112,12 @@ impl Channels {
             slots: Mutex::default(),
             default_device: AtomicI32::new(ANY_DEVICE),
             closed: AtomicBool::new(false),
-            threads: AtomicU64::new(0),
             workers: Mutex::default(),
             workers_changed: Condvar::new(),
             watched: Mutex::new(false),
             watch: Condvar::new(),
             failures: Reporter::default(),
+            relay: OnceLock::new(),
         });
         let watcher = Arc::clone(&channels);
         std::thread::Builder::new()
@@ -134,6 +136,29 @@ impl Channels {
             return Err(Error::new(Code::StaleHandle, Stage::Submit, "the engine was shut down"));
         }
         Ok(())
+    }
+
+    /// Says who takes requests that no link can take as they are; the first one stays.
+    pub fn set_relay(&self, relay: Relay) {
+        let _ = self.relay.set(relay);
+    }
+
+    /// Hands a request over that the link cannot take.
+    fn relay(&self, slot: &Slot, request: &Arc<Request>, refusal: &Error) {
+        let relay = self.relay.get().and_then(Relay::upgrade).filter(|relay| relay.is_on());
+        let outcome = match relay {
+            Some(relay) => relay.submit(request, slot.device(), slot.key().remote_device, &slot.connection()),
+            None => Err(refusal.clone()),
+        };
+        if let Err(error) = outcome {
+            request.fail(&error);
+        }
+    }
+
+    /// Whether a thread up to number `number` runs a channel with `peer`.
+    #[must_use]
+    pub fn has_worker(&self, peer: u128, number: u64) -> bool {
+        self.workers.lock().has(peer, number)
     }
 
     /// The settings.
@@ -210,6 +235,7 @@ impl Channels {
     /// Gives requests to the ready channel, or makes them wait for the next one.
     fn place(self: &Arc<Self>, slot: &Arc<Slot>, requests: impl IntoIterator<Item = Waiting>) {
         let mut refused = Vec::new();
+        let mut unfit = Vec::new();
         let mut opening = None;
         {
             let mut state = slot.state.lock();
@@ -223,6 +249,10 @@ impl Channels {
                         Ok(()) => continue,
                         Err(request) => waiting.request = request,
                     }
+                    if let Some(error) = ready.misfit(&waiting.request) {
+                        unfit.push((waiting.request, error));
+                        continue;
+                    }
                 }
                 state.pending.push_back(waiting);
             }
@@ -232,6 +262,9 @@ impl Channels {
         }
         for (request, error) in refused {
             request.fail(&error);
+        }
+        for (request, error) in unfit {
+            self.relay(slot, &request, &error);
         }
         if let Some(opening) = opening {
             self.open(slot, &opening);
@@ -263,21 +296,18 @@ impl Channels {
         + Send
         + 'static,
     ) -> Result<()> {
-        if !self.workers.lock().add(slot.key().peer) {
-            return Err(Error::new(
-                Code::TooManyRequests,
-                Stage::Connect,
-                "as many channels as may be exist or are being made",
-            ));
-        }
-        let number = self.threads.fetch_add(1, Ordering::Relaxed);
+        let added = self.workers.lock().add(slot.key().peer);
+        let number = added.ok_or_else(|| {
+            let text = "as many channels as may be exist or are being made";
+            Error::new(Code::TooManyRequests, Stage::Connect, text)
+        })?;
         let (channels, on_slot, on_opening) = (Arc::clone(self), Arc::clone(slot), Arc::clone(opening));
         let spawned = std::thread::Builder::new().name(format!("mct-channel-{number}")).spawn(move || {
             channels.work(&on_slot, &on_opening, make);
-            channels.worker_ended(on_slot.key().peer);
+            channels.worker_ended(on_slot.key().peer, number);
         });
         spawned.map(drop).map_err(|error| {
-            self.worker_ended(slot.key().peer);
+            self.worker_ended(slot.key().peer, number);
             Error::new(Code::Internal, Stage::Connect, format!("no thread for a channel: {error}"))
         })
     }
@@ -289,9 +319,9 @@ impl Channels {
         }
     }
 
-    fn worker_ended(&self, peer: u128) {
+    fn worker_ended(&self, peer: u128, number: u64) {
         let mut workers = self.workers.lock();
-        workers.remove(peer);
+        workers.remove(peer, number);
         self.workers_changed.notify_all();
     }
 
@@ -322,6 +352,7 @@ impl Channels {
     /// A channel is ready: it takes the place of the one before. False when nobody wants it any more.
     fn opened(self: &Arc<Self>, slot: &Arc<Slot>, opening: &Arc<Opening>, channel: &Arc<Channel>) -> bool {
         let mut failed = Vec::new();
+        let mut unfit = Vec::new();
         let mut again = None;
         let old = {
             let mut state = slot.state.lock();
@@ -338,6 +369,10 @@ impl Channels {
                 match channel.push(waiting.request) {
                     Ok(()) => continue,
                     Err(request) => waiting.request = request,
+                }
+                if let Some(error) = channel.misfit(&waiting.request) {
+                    unfit.push((waiting.request, error));
+                    continue;
                 }
                 waiting.tries = waiting.tries.saturating_add(1);
                 match channel.refusal(&waiting.request) {
@@ -356,6 +391,9 @@ impl Channels {
         }
         for (request, error) in failed {
             request.fail(&error);
+        }
+        for (request, error) in unfit {
+            self.relay(slot, &request, &error);
         }
         if let Some(again) = again {
             self.open(slot, &again);
@@ -527,8 +565,8 @@ impl Channels {
         }
     }
 
-    /// The peer is gone.
-    pub fn peer_lost(&self, peer: &Incarnation, why: &Error) {
+    /// The peer is gone. Answers the number of the last thread that may still run a channel with it.
+    pub fn peer_lost(&self, peer: &Incarnation, why: &Error) -> u64 {
         let lost: Vec<Arc<Slot>> = {
             let mut slots = self.slots.lock();
             let keys: Vec<Key> = slots.keys().filter(|key| key.peer == peer.id).copied().collect();
@@ -537,6 +575,7 @@ impl Channels {
         for slot in lost {
             slot.abandon(why);
         }
+        self.workers.lock().last()
     }
 
     /// See [`Ascend::withdraw`](super::Ascend::withdraw).

@@ -41,6 +41,7 @@ mod opening;
 mod registration;
 pub(in crate::transport) mod session;
 mod slot;
+pub mod staged;
 mod worker;
 mod workers;
 
@@ -59,10 +60,11 @@ use self::channels::Channels;
 use self::device::Device;
 use self::raw::PointerKind;
 use self::registration::{Holding, Holdings, Links};
-use super::Job;
+use self::staged::{Memory, Staged, StagedReport};
 use super::request::Request;
+use super::{Job, Route};
 use crate::config::Config;
-use crate::control::{ChannelAnswer, ChannelOffer, Connection, Message};
+use crate::control::{Answer, ChannelAnswer, ChannelOffer, Connection, Message};
 use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
@@ -71,6 +73,12 @@ use crate::memory::{ByteRange, MemoryKind};
 /// How long a registration may take; the vendor's call is bookkeeping, but it may queue behind others.
 const REGISTER_LIMIT: Duration = Duration::from_secs(60);
 
+/// Requests are gathered before they are sent, where that is allowed, from so many extents on.
+const AGGREGATED_EXTENTS: usize = 4;
+
+/// ... and when these are shorter than this on average.
+const AGGREGATED_BYTES: u64 = 128 << 10;
+
 /// The NPU transport of one engine.
 pub struct Ascend {
     runtime: Arc<Runtime>,
@@ -78,6 +86,7 @@ pub struct Ascend {
     channels: Arc<Channels>,
     devices: Mutex<BTreeMap<i32, Arc<Device>>>,
     holdings: Arc<Holdings>,
+    staged: Arc<Staged>,
 }
 
 impl Ascend {
@@ -91,7 +100,8 @@ impl Ascend {
         let config = Arc::new(config.clone());
         let holdings: Arc<Holdings> = Arc::default();
         let channels = Channels::start(Arc::clone(&config), incarnation, Arc::clone(&holdings))?;
-        Ok(Self { runtime, config, channels, devices: Mutex::default(), holdings })
+        let staged = Staged::new(&config, &channels, &holdings);
+        Ok(Self { runtime, config, channels, devices: Mutex::default(), holdings, staged })
     }
 
     /// The vendor's functions.
@@ -192,8 +202,13 @@ impl Ascend {
             Some(id) => self.device(id),
             None => self.default_device(),
         };
+        let remote = remote.unwrap_or(channels::ANY_DEVICE);
         let submitted = device.and_then(|device| {
-            self.channels.submit(&request, &device, remote.unwrap_or(channels::ANY_DEVICE), connection)
+            if self.goes_staged(&request) {
+                self.staged.submit(&request, &device, remote, connection)
+            } else {
+                self.channels.submit(&request, &device, remote, connection)
+            }
         });
         submitted.inspect_err(|error| request.fail(error))
     }
@@ -203,23 +218,64 @@ impl Ascend {
     /// # Errors
     /// [`Code::Busy`] when this side has made an offer of its own that goes first, else why it cannot be.
     pub fn offer(&self, from: &Arc<Connection>, offer: ChannelOffer) -> Result<ChannelAnswer> {
-        let device = match offer.target_device {
-            channels::ANY_DEVICE => self.default_device()?,
-            // Peers may use the devices the engine works with, and make it open no others.
-            id => self.devices.lock().get(&id).cloned().ok_or_else(|| {
-                Error::new(
-                    Code::DeviceNotFound,
-                    Stage::Connect,
-                    format!("this engine does not use device {id}"),
-                )
-                .device(id)
-            })?,
-        };
+        let device = self.device_of_offer(offer.target_device)?;
         self.channels.offer(from, &device, offer)
+    }
+
+    /// Whether a request goes by slots before any link was asked.
+    fn goes_staged(&self, request: &Request) -> bool {
+        let extents = request.extents().len();
+        match request.job().route {
+            Route::Staged => true,
+            Route::Wire => false,
+            Route::Any => {
+                let mean_bytes = request.length_bytes() / u64::try_from(extents).unwrap_or(u64::MAX).max(1);
+                self.config.ascend_aggregate
+                    && self.staged.is_on()
+                    && extents >= AGGREGATED_EXTENTS
+                    && mean_bytes < AGGREGATED_BYTES
+            }
+        }
+    }
+
+    /// Says what memory of the engine peers may reach by way of slots; without it they reach none.
+    pub fn serve(&self, memory: Arc<dyn Memory>) {
+        self.staged.serve(memory);
+    }
+
+    /// What staging has done and what it holds.
+    #[must_use]
+    pub fn staged(&self) -> StagedReport {
+        self.staged.report()
+    }
+
+    /// Serves a request of a peer about slots, which may be answered later; gives back one that is about something
+    /// else.
+    pub fn slot_request(
+        &self,
+        from: &Arc<Connection>,
+        message: Message,
+        answer: Answer,
+    ) -> Option<(Message, Answer)> {
+        self.staged.message(from, message, answer, |id| self.device_of_offer(id))
+    }
+
+    /// A device of the engine that a peer names; peers make it open no others.
+    fn device_of_offer(&self, id: i32) -> Result<Arc<Device>> {
+        if id == channels::ANY_DEVICE {
+            return self.default_device();
+        }
+        self.devices.lock().get(&id).cloned().ok_or_else(|| {
+            let text = format!("this engine does not use device {id}");
+            Error::new(Code::DeviceNotFound, Stage::Connect, text).device(id)
+        })
     }
 
     /// Handles a message of the control connection; `None` when it is not about channels.
     pub fn message(&self, from: &Arc<Connection>, message: Message) -> Option<Result<Message>> {
+        if let Some(served) = self.staged.note(from, &message) {
+            return Some(served);
+        }
         match message {
             Message::OpenChannel(offer) => Some(self.offer(from, offer).map(Message::ChannelAccepted)),
             Message::ChannelReady { .. } => Some(Ok(Message::Done)),
@@ -237,7 +293,8 @@ impl Ascend {
 
     /// The peer is gone: what waits or runs for it fails, and nothing else.
     pub fn peer_lost(&self, peer: &Incarnation, why: &Error) {
-        self.channels.peer_lost(peer, why);
+        let last = self.channels.peer_lost(peer, why);
+        self.staged.peer_lost(peer, last, why);
     }
 
     /// The peer takes `ranges` of its memory back: jobs for them that have not begun fail, and those that run are
@@ -260,8 +317,15 @@ impl Ascend {
     /// # Errors
     /// [`Code::StillRunning`] when something the transport started is still running at the deadline.
     pub fn shutdown(&self, deadline: Deadline) -> Result<()> {
+        self.staged.stop();
         let ended = self.channels.shutdown(deadline);
+        let ended = ended.and(self.staged.wait_stopped(deadline));
+        // The rings' memory goes back behind their registrations, unless something may still use it.
+        let rings = self.staged.take_rings();
         drop(self.holdings.take_all());
+        if ended.is_err() {
+            std::mem::forget(rings);
+        }
         self.devices.lock().clear();
         ended
     }
@@ -288,10 +352,7 @@ impl Ascend {
     }
 
     fn links(&self, device: &Device) -> Links {
-        let roce = device.has_network(&self.config);
-        let hccs = !self.config.intra_roce && device.chip() != Chip::Other;
-        // With neither, the vendor gets the memory as it is and the link's error names what is missing.
-        Links { hccs, roce: roce || !hccs }
+        Links::of(device, &self.config)
     }
 }
 

@@ -20,8 +20,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::device::Device;
 use super::family::Family;
-use super::rank::Link;
+use super::rank::{Chip, Link};
 use super::raw::{PointerKind, RegionHandle};
+use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
@@ -99,6 +100,19 @@ pub struct Links {
     pub hccs: bool,
     /// RoCE may be the link to some peer: the device has a network address.
     pub roce: bool,
+    /// What no link takes goes through slots.
+    pub relay: bool,
+}
+
+impl Links {
+    /// The links that a device has by its chip and the settings.
+    #[must_use]
+    pub fn of(device: &Device, config: &Config) -> Self {
+        let roce = device.has_network(config);
+        let hccs = !config.intra_roce && device.chip() != Chip::Other;
+        // With neither, the vendor gets the memory as it is and the link's error names what is missing.
+        Self { hccs, roce: roce || !hccs, relay: config.staged_slots > 0 }
+    }
 }
 
 /// A user range that is registered, until it is [released](Self::release) or dropped.
@@ -333,7 +347,9 @@ fn acquire(device: &Device, range: ByteRange, links: Links) -> Result<Vec<u64>> 
         let plan = planner::plan(&[range], &existing, &aligned)?;
         match plan.misaligned.first() {
             None => pieces = plan.registrations,
-            Some(misaligned) if !links.roce => return Err(misaligned.error(HCCS_ALIGNMENT_BYTES)),
+            Some(misaligned) if !links.roce && !links.relay => {
+                return Err(misaligned.error(HCCS_ALIGNMENT_BYTES));
+            }
             Some(_) => hccs = false,
         }
     }

@@ -17,7 +17,7 @@ use crate::control::Message;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Stage};
 use crate::plan::{Allowed, Choice, Direction, Group, Side, Slots, choose};
-use crate::transport::Request;
+use crate::transport::{Request, Route};
 
 /// Longest uninterrupted wait for the vendor.
 const SLICE: Duration = Duration::from_millis(50);
@@ -275,7 +275,8 @@ impl Worker<'_> {
     fn report(&mut self) {
         for arrival in self.arrivals.drain(..) {
             self.channel.settle(&arrival.request);
-            if self.config.ascend_print {
+            // A slot's way over the wire is a part of a staged transfer.
+            if self.config.ascend_print && arrival.request.job().route != Route::Wire {
                 print(self.channel, &arrival);
             }
         }

@@ -1,0 +1,317 @@
+//! One thread of a route: a piece through a slot of ours, the wire, and a slot of the peer's.
+//!
+//! A write gathers local blocks into a slot of ours, puts that into a slot the peer has lent, and asks the peer's
+//! agent to scatter it; a read is the same the other way round. The peer's slot is asked for first, so that no slot of
+//! ours waits for a peer that does not answer; it is kept for the next piece, and given back when there is none.
+//!
+//! Invariants: a piece is over only when nothing of it runs, here or at the peer: a request that must stop stops the
+//! wire by its batch and the agent by a message, and then waits for both. Only the end of the connection ends the
+//! wait for the agent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Staged;
+use super::copier::{Copier, Watch, Way};
+use super::ring::{OwnSlot, Ring};
+use super::route::Route;
+use super::work::{End, Piece};
+use crate::batch::{Batch, Stop, Submission, Waited};
+use crate::control::{Message, Pending, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
+use crate::error::{Code, Error, Result, Stage};
+use crate::plan::{Direction, Extent};
+use crate::transport::{Job, Request, Route as Choice};
+
+/// How long the peer's agent may keep a request for a slot before it is asked again.
+const GRANT_WAIT: Duration = Duration::from_millis(500);
+
+/// Pause after an agent had no slot to lend.
+const GRANT_PAUSE: Duration = Duration::from_millis(2);
+
+struct Lane<'a> {
+    route: &'a Route,
+    staged: &'a Arc<Staged>,
+    copier: Copier,
+    grant: Option<SlotGrant>,
+    /// A slot was asked for and the answer is not there yet.
+    asked: Option<Pending>,
+    /// Others wait for the slot that is lent to us.
+    wanted: bool,
+}
+
+/// Runs a lane until there is nothing more for it.
+pub fn run(route: &Arc<Route>, staged: &Arc<Staged>) {
+    let mut lane = Lane {
+        route,
+        staged,
+        copier: Copier::new(route.station().device()),
+        grant: None,
+        asked: None,
+        wanted: false,
+    };
+    while let Some(piece) = route.next() {
+        let mut next = Some(piece);
+        while let Some(piece) = next {
+            lane.finish(piece);
+            if lane.wanted {
+                lane.release();
+            }
+            route.look();
+            next = route.try_next();
+        }
+        lane.give_back();
+    }
+    lane.give_back();
+}
+
+/// A piece as the copier sees it.
+struct PieceWatch<'a> {
+    request: &'a Request,
+    route: &'a Route,
+    grace: Duration,
+}
+
+impl Watch for PieceWatch<'_> {
+    fn stop(&self) -> Option<Error> {
+        self.request.must_stop(Stage::Execute, "the staged transfer was stopped")
+    }
+
+    fn stuck(&self) {
+        self.request.report_if_stuck(self.grace);
+        self.route.look();
+    }
+}
+
+impl Lane<'_> {
+    fn finish(&mut self, piece: Piece) {
+        let end = match self.move_piece(&piece) {
+            Ok(()) => {
+                self.staged.count(piece.length_bytes);
+                End::Arrived
+            }
+            Err(error) => End::Failed(error),
+        };
+        piece.finish(end);
+    }
+
+    /// All steps of a piece. When it returns, nothing of the piece runs.
+    fn move_piece(&mut self, piece: &Piece) -> Result<()> {
+        let request = piece.work.request();
+        let watch = PieceWatch { request, route: self.route, grace: self.staged.config().drain_grace };
+        if let Some(error) = watch.stop() {
+            return Err(error);
+        }
+        let ring = self.route.station().ring()?;
+        let grant = self.grant(piece, &watch)?;
+        let slot = own_slot(&ring, &watch)?;
+        let local = piece.blocks.iter().map(|block| (block.local, block.length_bytes));
+        let host = request.job().local_device.is_none();
+        match request.direction() {
+            Direction::Write => {
+                self.copier.copy(Way::Gather, slot.address(), local, host, &watch)?;
+                self.wire(piece, &slot, grant.address, &watch)?;
+                self.by_agent(piece, grant, Way::Scatter, &watch)
+            }
+            Direction::Read => {
+                self.by_agent(piece, grant, Way::Gather, &watch)?;
+                self.wire(piece, &slot, grant.address, &watch)?;
+                self.copier.copy(Way::Scatter, slot.address(), local, host, &watch)
+            }
+        }
+    }
+
+    /// A slot of the peer's that is long enough.
+    fn grant(&mut self, piece: &Piece, watch: &PieceWatch<'_>) -> Result<SlotGrant> {
+        loop {
+            if let Some(grant) = self.grant {
+                if grant.length_bytes >= piece.length_bytes {
+                    return Ok(grant);
+                }
+                return Err(Error::new(
+                    Code::NotSupportedTransport,
+                    Stage::Execute,
+                    format!("the peer stages by slots of {} bytes, which are too short", grant.length_bytes),
+                )
+                .advice("set MOONCAKE_TRANSFER_STAGED_SLOT_BYTES to the same value at both ends"));
+            }
+            let pending = match self.asked.take() {
+                Some(pending) => pending,
+                None => self.route.connection().ask(&Message::OpenSlot {
+                    protocol: STAGED_PROTOCOL,
+                    device: self.route.remote_device(),
+                    wait_ms: u64::try_from(GRANT_WAIT.as_millis()).unwrap_or(u64::MAX),
+                })?,
+            };
+            match pending.wait(Route::slice()) {
+                Ok(Some(answer)) => self.grant = Some(granted(answer)?),
+                Ok(None) => self.asked = Some(pending),
+                Err(error) if error.code() == Code::Busy => std::thread::sleep(GRANT_PAUSE),
+                Err(error) => return Err(no_agent(error)),
+            }
+            self.route.look();
+            if self.grant.is_none()
+                && let Some(error) = watch.stop()
+            {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Slot to slot, over the channel.
+    fn wire(&self, piece: &Piece, slot: &OwnSlot, remote: u64, watch: &PieceWatch<'_>) -> Result<()> {
+        let request = piece.work.request();
+        let batch = Arc::new(Batch::new(1)?);
+        let submission = Submission::start(&batch, [piece.length_bytes], request.deadline())?;
+        let extent = Extent {
+            local: slot.address(),
+            remote,
+            length_bytes: piece.length_bytes,
+            first_task: 0,
+            task_count: 1,
+            skip_bytes: 0,
+        };
+        self.staged.put_on_wire(
+            Job {
+                direction: request.direction(),
+                extents: vec![extent],
+                submission,
+                pins: Vec::new(),
+                deadline: request.deadline(),
+                local_device: Some(self.route.station().device().id()),
+                remote_device: request.job().remote_device,
+                route: Choice::Wire,
+                peer: Arc::clone(&request.job().peer),
+            },
+            self.route,
+        );
+        loop {
+            match batch.wait(Route::slice()) {
+                Waited::Finished(outcome) if outcome.is_success() => return Ok(()),
+                Waited::Finished(_) => {
+                    return Err(batch.first_error().unwrap_or_else(|| {
+                        Error::new(Code::Internal, Stage::Execute, "the wire failed without a reason")
+                    }));
+                }
+                Waited::Stuck(_) => std::thread::sleep(GRANT_PAUSE),
+                Waited::Late => {}
+            }
+            if let Some(error) = watch.stop() {
+                batch.stop(if error.code() == Code::Timeout { Stop::Timeout } else { Stop::Cancelled });
+                watch.stuck();
+            }
+            self.route.look();
+        }
+    }
+
+    /// The peer's agent copies between its slot and its memory.
+    fn by_agent(&mut self, piece: &Piece, grant: SlotGrant, way: Way, watch: &PieceWatch<'_>) -> Result<()> {
+        let request = piece.work.request();
+        let timeout = request.deadline().remaining();
+        let order = SlotMove {
+            device: grant.device,
+            slot: grant.slot,
+            sequence: grant.sequence,
+            gather: way == Way::Gather,
+            blocks: piece.blocks.iter().map(|block| (block.remote, block.length_bytes)).collect(),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        };
+        let connection = self.route.connection();
+        let pending = connection.ask(&Message::MoveSlot(order))?;
+        // Whatever comes now, the slot is ours only after an answer that says so.
+        self.grant = None;
+        let mut told = false;
+        loop {
+            match pending.wait(Route::slice())? {
+                Some(Message::SlotMoved { sequence, wanted }) => {
+                    self.grant = Some(SlotGrant { sequence, ..grant });
+                    self.wanted = wanted;
+                    return Ok(());
+                }
+                Some(_) => return Err(nonsense()),
+                None => {}
+            }
+            self.route.look();
+            if watch.stop().is_some() {
+                if !told {
+                    connection.send(Message::StopSlot(usage(grant)))?;
+                    told = true;
+                }
+                watch.stuck();
+            }
+        }
+    }
+
+    /// Gives the peer's slot back.
+    fn release(&mut self) {
+        self.wanted = false;
+        if let Some(grant) = self.grant.take()
+            && let Err(error) = self.route.connection().send(Message::ReleaseSlot(usage(grant)))
+        {
+            log::debug!("{error}");
+        }
+    }
+
+    /// The same, and of one that is asked for and not lent yet: the agent answers within its own bound, or the
+    /// connection ends.
+    fn give_back(&mut self) {
+        while let Some(pending) = self.asked.take() {
+            match pending.wait(Route::slice()) {
+                Ok(Some(answer)) => self.grant = granted(answer).ok(),
+                Ok(None) => {
+                    self.asked = Some(pending);
+                    self.route.look();
+                    // More may have come meanwhile, and the slot will be wanted.
+                    if let Some(piece) = self.route.try_next() {
+                        self.finish(piece);
+                    }
+                }
+                Err(error) => log::debug!("{error}"),
+            }
+        }
+        self.release();
+    }
+}
+
+fn own_slot(ring: &Arc<Ring>, watch: &PieceWatch<'_>) -> Result<OwnSlot> {
+    loop {
+        if let Some(slot) = ring.take(Route::slice()) {
+            return Ok(slot);
+        }
+        watch.route.look();
+        if let Some(error) = watch.stop() {
+            return Err(error);
+        }
+    }
+}
+
+fn usage(grant: SlotGrant) -> SlotUse {
+    SlotUse { device: grant.device, slot: grant.slot, sequence: grant.sequence }
+}
+
+fn granted(answer: Message) -> Result<SlotGrant> {
+    match answer {
+        Message::SlotGranted(grant) => Ok(grant),
+        _ => Err(nonsense()),
+    }
+}
+
+fn nonsense() -> Error {
+    Error::new(
+        Code::RejectHandshake,
+        Stage::Execute,
+        "the peer answered a request about a slot with something else",
+    )
+}
+
+/// A release without an agent cannot read the question.
+fn no_agent(error: Error) -> Error {
+    match error.code() {
+        Code::MalformedJson | Code::NotImplemented => Error::new(
+            Code::NotSupportedTransport,
+            Stage::Submit,
+            format!("the transfer has to be staged, and the peer has no relay agent: {error}"),
+        )
+        .advice("run the same release of mooncake-transfer at both ends"),
+        _ => error,
+    }
+}

@@ -1,0 +1,379 @@
+//! Transfers by way of slots: memory that the link does not take, small blocks, and what the agent refuses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
+
+mod ascend_pair;
+
+use ascend_pair::*;
+use mooncake::batch::Stop;
+use mooncake::config::Config;
+use mooncake::control::{Message, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
+use mooncake::deadline::Deadline;
+use mooncake::error::Code;
+use mooncake::plan::Direction;
+use mooncake_test_support::wait_until;
+
+const HOST_FAR: Ends = Ends { remote_host: true, ..STAGED };
+const HOST_NEAR: Ends = Ends { local_host: true, ..STAGED };
+const SLOT_BYTES: u64 = 4 * MIB;
+
+/// Slots small and few, so that little memory fills them.
+fn scarce() -> Config {
+    Config { staged_slot_bytes: 64 << 10, staged_slots: 2, ..Config::default() }
+}
+
+fn pair(config: &Config) -> (Node, Node) {
+    (node_with(0, config, false), node_with(1, config, false))
+}
+
+#[test]
+fn device_to_host_of_a_peer_and_back_over_hccs() {
+    let (a, b) = pair(&Config::default());
+    // Longer than a slot, and no multiple of anything.
+    let length = 3 * SLOT_BYTES + 12_345;
+    let far_bytes = vec![0_u8; length as usize];
+    let far = b.host(&far_bytes);
+    let (near, other) = (a.buffer(16 * MIB), a.buffer(16 * MIB));
+    let bytes = pattern(1, length);
+    store(0, near, &bytes);
+    a.must_transfer_by(&b, Direction::Write, &[(near, far, length)], HOST_FAR);
+    assert!(std::hint::black_box(&far_bytes) == &bytes);
+    a.must_transfer_by(&b, Direction::Read, &[(other, far, length)], HOST_FAR);
+    assert!(load(0, other, length) == bytes);
+    assert_eq!(a.ascend.channels()[0].link, "HCCS");
+    assert_eq!(a.ascend.staged().moved_bytes, 2 * length);
+    // Nothing is kept once it is over.
+    assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 0), "{:?}", b.ascend.staged());
+    assert_eq!(a.ascend.staged().slots_in_use, 0);
+    assert_eq!(b.ranges.holds(far), 0);
+}
+
+#[test]
+fn host_memory_here_to_a_device_there_and_back() {
+    let (a, b) = pair(&scarce());
+    let bytes = pattern(2, MIB + 7);
+    let far = b.buffer(2 * MIB);
+    let back = vec![0_u8; bytes.len()];
+    let length = bytes.len() as u64;
+    a.must_transfer_by(&b, Direction::Write, &[(address_of(&bytes), far, length)], HOST_NEAR);
+    assert!(load(1, far, length) == bytes);
+    a.must_transfer_by(&b, Direction::Read, &[(address_of(&back), far, length)], HOST_NEAR);
+    assert!(std::hint::black_box(&back) == &bytes);
+}
+
+#[test]
+fn host_memory_at_both_ends() {
+    let (a, b) = pair(&scarce());
+    let (bytes, far_bytes) = (pattern(3, MIB), vec![0_u8; MIB as usize]);
+    let far = b.host(&far_bytes);
+    let ends = Ends { local_host: true, remote_host: true, ..STAGED };
+    let blocks: Vec<_> =
+        (0..MIB / 4096).map(|index| (address_of(&bytes) + index * 4096, far + index * 4096, 4096)).collect();
+    a.must_transfer_by(&b, Direction::Write, &blocks, ends);
+    assert!(std::hint::black_box(&far_bytes) == &bytes);
+}
+
+#[test]
+fn small_ranges_that_hccs_does_not_take_go_by_slots_at_either_end() {
+    let (a, b) = pair(&Config::default());
+    // Small allocations do not lie on large pages; the first one moves the second off the border.
+    let small = |node: &Node| {
+        allocate(node.device, 64 << 10);
+        let address = allocate(node.device, 64 << 10);
+        assert_ne!(address % (2 * MIB), 0);
+        node.register(address, 64 << 10);
+        address
+    };
+    let (near, far) = (small(&a), small(&b));
+    let (large_near, large_far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let bytes = pattern(4, 64 << 10);
+    store(0, near, &bytes);
+    // Uneven blocks that do not join.
+    let blocks = |near: u64, far: u64| -> Vec<(u64, u64, u64)> {
+        (0..63).map(|index| (near + index * 1031, far + (62 - index) * 1031, 1029)).collect()
+    };
+    for (from, to, direct) in [(near, far, 0), (near, large_far, 1), (large_near, far, 2)] {
+        let before = a.ascend.staged().requests;
+        store(0, from, &bytes);
+        a.must_transfer(&b, Direction::Write, &blocks(from, to));
+        let seen = load(1, to, 64 << 10);
+        for (_, remote, length) in blocks(from, to) {
+            let index = 62 - (remote - to) / 1031;
+            let (here, there) = ((index * 1031) as usize, (remote - to) as usize);
+            assert!(seen[there..there + length as usize] == bytes[here..here + length as usize], "{direct}");
+        }
+        assert_eq!(a.ascend.staged().requests, before + 1, "{direct}");
+    }
+    // What the link takes goes direct as before, over the same channel.
+    let (before, channel) = (a.ascend.staged().requests, a.ascend.channels()[0].name.clone());
+    a.must_transfer(&b, Direction::Write, &[(large_near, large_far, MIB)]);
+    assert_eq!(a.ascend.staged().requests, before);
+    assert_eq!(a.ascend.channels()[0].name, channel);
+}
+
+#[test]
+fn memory_nobody_registered_here_is_gathered() {
+    let (a, b) = pair(&scarce());
+    let near = allocate(0, MIB);
+    let far = b.buffer(2 * MIB);
+    let bytes = pattern(5, MIB);
+    store(0, near, &bytes);
+    a.must_transfer_by(&b, Direction::Write, &[(near, far, MIB)], STAGED);
+    assert!(load(1, far, MIB) == bytes);
+    store(0, near, &pattern(6, MIB));
+    a.must_transfer_by(&b, Direction::Read, &[(near, far, MIB)], STAGED);
+    assert!(load(0, near, MIB) == bytes);
+}
+
+#[test]
+fn keys_of_a_model_in_one_batch() {
+    let (a, b) = pair(&Config::default());
+    // 78 keys of 56 buffers each, scattered at both ends.
+    let count = 78 * 56;
+    let (near, far) = (a.buffer(48 * MIB), b.buffer(48 * MIB));
+    let bytes = pattern(7, count * 8192);
+    store(0, near, &bytes);
+    let blocks: Vec<_> = (0..count)
+        .map(|index| (near + index * 8192, far + (index * 1009 % count) * 8192, 8192 - index % 3))
+        .collect();
+    a.must_transfer_by(&b, Direction::Write, &blocks, STAGED);
+    let seen = load(1, far, count * 8192);
+    for (index, (_, remote, length)) in blocks.iter().enumerate() {
+        let (here, there) = (index * 8192, (remote - far) as usize);
+        let length = *length as usize;
+        assert!(seen[there..there + length] == bytes[here..here + length], "block {index}");
+    }
+}
+
+#[test]
+fn small_blocks_are_gathered_when_that_is_allowed_and_otherwise_not() {
+    for allowed in [false, true] {
+        let (a, b) = pair(&Config { ascend_aggregate: allowed, ..Config::default() });
+        let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+        let bytes = pattern(8, 2 * MIB);
+        store(0, near, &bytes);
+        let blocks: Vec<_> =
+            (0..256).map(|index| (near + index * 4096, far + (255 - index) * 4096, 4096)).collect();
+        a.must_transfer(&b, Direction::Write, &blocks);
+        assert_eq!(a.ascend.staged().requests, u64::from(allowed));
+        let seen = load(1, far, MIB);
+        assert!((0..256).all(|index| seen[(255 - index) * 4096] == bytes[index * 4096]));
+    }
+}
+
+#[test]
+fn both_directions_of_both_sides_at_once_with_few_slots() {
+    let (a, b) = pair(&scarce());
+    let fill = |node: &Node, seed| {
+        let address = node.buffer(8 * MIB);
+        store(node.device, address, &pattern(seed, 4 * MIB));
+        address
+    };
+    let (near, far) = (fill(&a, 10), fill(&b, 11));
+    std::thread::scope(|scope| {
+        scope.spawn(|| a.must_transfer_by(&b, Direction::Write, &[(near, far + 4 * MIB, 4 * MIB)], STAGED));
+        scope.spawn(|| b.must_transfer_by(&a, Direction::Write, &[(far, near + 4 * MIB, 4 * MIB)], STAGED));
+    });
+    assert!(load(1, far + 4 * MIB, 4 * MIB) == pattern(10, 4 * MIB));
+    assert!(load(0, near + 4 * MIB, 4 * MIB) == pattern(11, 4 * MIB));
+}
+
+#[test]
+fn without_slots_it_is_refused_with_a_word_what_to_do() {
+    let none = Config { staged_slots: 0, ..Config::default() };
+    let (a, b) = (node_with(0, &none, false), node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let (_, refused) = a.start_by(&b, Direction::Write, &[(near, far, 64)], soon(), STAGED);
+    let error = refused.unwrap_err();
+    assert_eq!(error.code(), Code::NotSupportedTransport);
+    assert!(error.to_string().contains("MOONCAKE_TRANSFER_STAGED_SLOTS"), "{error}");
+    // Neither does it lend any.
+    let (_, error) = b.transfer_by(&a, Direction::Write, &[(far, near, 64)], STAGED);
+    assert_eq!(error.unwrap().code(), Code::NotSupportedTransport);
+}
+
+/// A peer that asks for slots by hand.
+struct Borrower {
+    connection: std::sync::Arc<mooncake::control::Connection>,
+    grant: SlotGrant,
+}
+
+impl Borrower {
+    fn new(from: &Node, to: &Node) -> Self {
+        let connection = from.connect(to);
+        let open = Message::OpenSlot { protocol: STAGED_PROTOCOL, device: -1, wait_ms: 1000 };
+        let Message::SlotGranted(grant) = connection.request(open, soon()).unwrap() else { panic!() };
+        Self { connection, grant }
+    }
+
+    fn ask(&self, slot: u32, sequence: u64, blocks: Vec<(u64, u64)>) -> mooncake::error::Result<Message> {
+        let order =
+            SlotMove { device: self.grant.device, slot, sequence, gather: false, blocks, timeout_ms: 10_000 };
+        self.connection.request(Message::MoveSlot(order), soon())
+    }
+}
+
+#[test]
+fn the_agent_refuses_wild_addresses() {
+    let (a, b) = pair(&scarce());
+    let far = b.buffer(2 * MIB);
+    let stray = allocate(1, 4096);
+    for blocks in [
+        vec![(stray, 64)],
+        vec![(far - 1, 2)],
+        vec![(far + 2 * MIB - 1, 2)],
+        vec![(far, 64), (8, 8)],
+        vec![(u64::MAX, 2)],
+        vec![(far, 0)],
+        vec![],
+        vec![(far, (64 << 10) + 1)],
+        vec![(far, 1); 2049],
+    ] {
+        let borrower = Borrower::new(&a, &b);
+        let SlotGrant { slot, sequence, .. } = borrower.grant;
+        let error = borrower.ask(slot, sequence, blocks.clone()).unwrap_err();
+        assert!(
+            matches!(error.code(), Code::AddressNotRegistered | Code::InvalidArgument),
+            "{blocks:?}: {error}"
+        );
+        // The slot is gone with the refusal, and nothing is held.
+        assert_eq!(borrower.ask(slot, sequence, vec![(far, 1)]).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!((b.ranges.holds(far), b.ascend.staged().slots_in_use), (0, 0));
+    }
+    assert!(load(1, stray, 64) != vec![1; 64]);
+}
+
+#[test]
+fn the_agent_refuses_foreign_slots_and_stale_numbers() {
+    let (a, b) = pair(&scarce());
+    let c = node_with(2, &scarce(), false);
+    let far = b.buffer(2 * MIB);
+    let (mine, theirs) = (Borrower::new(&a, &b), Borrower::new(&c, &b));
+    assert_ne!(mine.grant.slot, theirs.grant.slot);
+    let block = || vec![(far, 8)];
+    for (slot, sequence) in [
+        (theirs.grant.slot, theirs.grant.sequence),
+        (mine.grant.slot, mine.grant.sequence + 1),
+        (mine.grant.slot, mine.grant.sequence - 1),
+        (99, 1),
+    ] {
+        assert_eq!(mine.ask(slot, sequence, block()).unwrap_err().code(), Code::InvalidArgument);
+        let which = SlotUse { device: 1, slot, sequence };
+        for message in [Message::ReleaseSlot(which), Message::StopSlot(which)] {
+            let error = mine.connection.request(message, soon()).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument);
+        }
+    }
+    let Message::SlotMoved { sequence, .. } =
+        mine.ask(mine.grant.slot, mine.grant.sequence, block()).unwrap()
+    else {
+        panic!()
+    };
+    // A number is used once.
+    let again = mine.ask(mine.grant.slot, mine.grant.sequence, block());
+    assert_eq!(again.unwrap_err().code(), Code::InvalidArgument);
+    let which = SlotUse { device: 1, slot: mine.grant.slot, sequence };
+    mine.connection.request(Message::ReleaseSlot(which), soon()).unwrap();
+    assert_eq!(mine.ask(mine.grant.slot, sequence, block()).unwrap_err().code(), Code::InvalidArgument);
+    assert!(matches!(
+        theirs.ask(theirs.grant.slot, theirs.grant.sequence, block()),
+        Ok(Message::SlotMoved { .. })
+    ));
+    let wrong_device =
+        SlotMove { device: 7, slot: 0, sequence: 1, gather: true, blocks: block(), timeout_ms: 1 };
+    let error = mine.connection.request(Message::MoveSlot(wrong_device), soon()).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    let other = Message::OpenSlot { protocol: STAGED_PROTOCOL + 1, device: -1, wait_ms: 0 };
+    assert_eq!(mine.connection.request(other, soon()).unwrap_err().code(), Code::Unsupported);
+}
+
+#[test]
+fn one_peer_does_not_get_all_slots() {
+    let (a, b) = pair(&Config { staged_slots: 4, ..scarce() });
+    let c = node_with(2, &scarce(), false);
+    let first = [Borrower::new(&a, &b), Borrower::new(&a, &b)];
+    let open = Message::OpenSlot { protocol: STAGED_PROTOCOL, device: -1, wait_ms: 50 };
+    assert_eq!(first[0].connection.request(open, soon()).unwrap_err().code(), Code::Busy);
+    let _other = Borrower::new(&c, &b);
+    assert_eq!(b.ascend.staged().slots_in_use, 3);
+}
+
+#[test]
+fn the_slots_of_a_lost_peer_are_lent_again() {
+    let (a, b) = pair(&scarce());
+    let far = b.buffer(2 * MIB);
+    let near = a.buffer(2 * MIB);
+    a.must_transfer_by(&b, Direction::Write, &[(near, far, MIB)], STAGED);
+    let _held = Borrower::new(&a, &b);
+    assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 1));
+    a.control.shutdown();
+    let c = node_with(2, &scarce(), false);
+    assert!(
+        wait_until(LONG, || b.ascend.staged().slots_in_use == 0 && b.ascend.staged().slots_held_back == 0),
+        "{:?}",
+        b.ascend.staged()
+    );
+    let near = c.buffer(2 * MIB);
+    c.must_transfer_by(&b, Direction::Write, &[(near, far, 2 * MIB)], STAGED);
+}
+
+#[test]
+fn a_cancelled_transfer_leaves_nothing_behind() {
+    let (a, b) = pair(&scarce());
+    let (near, far) = (a.buffer(64 * MIB), b.buffer(64 * MIB));
+    for round in 0..20_u64 {
+        let bytes = pattern(round, 64 * MIB);
+        if round == 0 {
+            store(0, near, &bytes);
+        }
+        let blocks: Vec<_> = (0..64).map(|index| (near + index * MIB, far + index * MIB, MIB - 64)).collect();
+        let (batch, submitted) = a.start_by(&b, Direction::Write, &blocks, soon(), STAGED);
+        submitted.unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(round * 700));
+        batch.stop(Stop::Cancelled);
+        let (outcome, _) = finished(&batch);
+        // What was told as over is quiet: what stands there now stays.
+        let seen = load(1, far, 64 * MIB);
+        assert_eq!(b.ranges.holds(far), 0, "{outcome:?}");
+        store(0, near, &vec![round as u8; 64 * MIB as usize]);
+        assert!(load(1, far, 64 * MIB) == seen, "round {round}: {outcome:?}");
+    }
+    assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 0), "{:?}", b.ascend.staged());
+    assert_eq!(a.ascend.staged().slots_in_use, 0);
+}
+
+#[test]
+fn a_deadline_ends_it() {
+    let (a, b) = pair(&scarce());
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let blocks = vec![(near, far, 2 * MIB); 2000];
+    let deadline = Deadline::after(std::time::Duration::from_millis(300));
+    let (batch, submitted) = a.start_by(&b, Direction::Write, &blocks, deadline, STAGED);
+    submitted.unwrap();
+    let (outcome, error) = finished(&batch);
+    assert!(outcome.failed > 0);
+    assert_eq!(error.unwrap().code(), Code::Timeout);
+    assert_eq!(b.ranges.holds(far), 0);
+    a.must_transfer_by(&b, Direction::Write, &[(near, far, MIB)], STAGED);
+}
+
+#[test]
+fn shutting_down_in_the_middle_gives_the_memory_back() {
+    let (a, b) = pair(&scarce());
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let (batch, submitted) =
+        a.start_by(&b, Direction::Write, &vec![(near, far, 2 * MIB); 2000], soon(), STAGED);
+    submitted.unwrap();
+    assert!(wait_until(LONG, || a.ascend.staged().moved_bytes > 0));
+    b.ascend.shutdown(soon()).unwrap();
+    let (outcome, error) = finished(&batch);
+    assert!(!outcome.is_success() && error.is_some());
+    a.ascend.shutdown(soon()).unwrap();
+    assert_eq!(a.ascend.staged().slots_in_use, 0);
+}
