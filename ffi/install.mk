@@ -8,7 +8,7 @@ STRIP ?= strip
 PROGRAMS ?= transfer_engine_bench
 # Those of a whole build; the command runs the others by lying beside them.
 OPTIONAL_PROGRAMS := mooncake mooncake_master cann-probe cann-sim-control
-HEADERS := include/transfer_engine_c.h include/mooncake_transfer.h include/mooncake_transfer.hpp
+HEADERS := include/transfer_engine_c.h include/store_c.h include/mooncake_transfer.h include/mooncake_transfer.hpp
 CMAKE_FILES := mooncake-transfer-config.cmake mooncake-transfer-config-version.cmake
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 ROOT := $(DESTDIR)$(PREFIX)

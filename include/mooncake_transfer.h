@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * What this library offers beyond transfer_engine_c.h. Both headers may be used together, on the same engine
- * and the same batches.
+ * What this library offers beyond transfer_engine_c.h and store_c.h. All headers may be used together, on the same
+ * engines, batches and stores.
  *
  * The law of this header
  *
@@ -28,6 +28,7 @@
 #ifndef MOONCAKE_TRANSFER_H
 #define MOONCAKE_TRANSFER_H
 
+#include "store_c.h"
 #include "transfer_engine_c.h"
 
 #ifdef __cplusplus
@@ -238,6 +239,267 @@ int mooncake_transfer_topology(transfer_engine_t engine, char *text, size_t capa
  * the previous sink does not return within 5 seconds.
  */
 int mooncake_transfer_set_log(mooncake_transfer_log_sink_t sink, void *user, int level);
+
+/*
+ * The pool. These functions take a store of store_c.h. They differ from the law above in one thing: what they return,
+ * and write for each key, are the numbers of enum mooncake_transfer_store_code.
+ *
+ * Keys are given as one run of bytes, in UTF-8, in which each key follows the one before without a NUL between, and
+ * an array of their lengths. Buffers are given for all keys together, those of the first key first, as arrays of
+ * addresses and lengths; buffer_counts says how many belong to each key. An object is the bytes of its buffers in
+ * their order. results has one place for each key and is written completely when the call returns 0.
+ */
+
+/** Outcomes of the pool, in upstream's numbers. The comment of each is what mooncake_transfer_store_code_text gives. */
+enum mooncake_transfer_store_code {
+    /** Done. */
+    MOONCAKE_TRANSFER_STORE_OK = 0,
+    /** The client or the master failed in a way that no other code names. */
+    MOONCAKE_TRANSFER_STORE_INTERNAL_ERROR = -1,
+    /** A buffer is too small for what it should hold. */
+    MOONCAKE_TRANSFER_STORE_BUFFER_OVERFLOW = -10,
+    /** The master asked for a part of its table that does not exist. */
+    MOONCAKE_TRANSFER_STORE_SHARD_INDEX_OUT_OF_RANGE = -100,
+    /** The pool has no segment of that name or id. */
+    MOONCAKE_TRANSFER_STORE_SEGMENT_NOT_FOUND = -101,
+    /** The pool has a segment of that id already. */
+    MOONCAKE_TRANSFER_STORE_SEGMENT_ALREADY_EXISTS = -102,
+    /** The master does not know this client. */
+    MOONCAKE_TRANSFER_STORE_CLIENT_NOT_FOUND = -103,
+    /** The pool is full: no segment has room for the object. */
+    MOONCAKE_TRANSFER_STORE_NO_AVAILABLE_HANDLE = -200,
+    /** Client and master speak different versions. */
+    MOONCAKE_TRANSFER_STORE_INVALID_VERSION = -300,
+    /** The key cannot be used. */
+    MOONCAKE_TRANSFER_STORE_INVALID_KEY = -400,
+    /** The master could not write. */
+    MOONCAKE_TRANSFER_STORE_WRITE_FAIL = -500,
+    /** An argument cannot be used, or the store is not set up. */
+    MOONCAKE_TRANSFER_STORE_INVALID_PARAMS = -600,
+    /** The object belongs to another client. */
+    MOONCAKE_TRANSFER_STORE_ILLEGAL_CLIENT = -601,
+    /** The object is in no state that can be written. */
+    MOONCAKE_TRANSFER_STORE_INVALID_WRITE = -700,
+    /** The object is in no state that can be read. */
+    MOONCAKE_TRANSFER_STORE_INVALID_READ = -701,
+    /** The copy is in no usable state. */
+    MOONCAKE_TRANSFER_STORE_INVALID_REPLICA = -702,
+    /** The object is still being written. */
+    MOONCAKE_TRANSFER_STORE_REPLICA_IS_NOT_READY = -703,
+    /** There is no object of that key. */
+    MOONCAKE_TRANSFER_STORE_OBJECT_NOT_FOUND = -704,
+    /** There is an object of that key already. */
+    MOONCAKE_TRANSFER_STORE_OBJECT_ALREADY_EXISTS = -705,
+    /** The object may be in use: its lease has not ended. */
+    MOONCAKE_TRANSFER_STORE_OBJECT_HAS_LEASE = -706,
+    /** The lease ended before the read did, so that the bytes cannot be trusted. */
+    MOONCAKE_TRANSFER_STORE_LEASE_EXPIRED = -707,
+    /** The object is being copied or moved. */
+    MOONCAKE_TRANSFER_STORE_OBJECT_HAS_REPLICATION_TASK = -708,
+    /** The object is not being copied or moved. */
+    MOONCAKE_TRANSFER_STORE_OBJECT_NO_REPLICATION_TASK = -709,
+    /** There is no such copy of the object. */
+    MOONCAKE_TRANSFER_STORE_REPLICA_NOT_FOUND = -710,
+    /** There is such a copy of the object already. */
+    MOONCAKE_TRANSFER_STORE_REPLICA_ALREADY_EXISTS = -711,
+    /** The copy went away meanwhile. */
+    MOONCAKE_TRANSFER_STORE_REPLICA_IS_GONE = -712,
+    /** The copy does not lie in this client's memory. */
+    MOONCAKE_TRANSFER_STORE_REPLICA_NOT_IN_LOCAL_MEMORY = -713,
+    /** A copy of the object is in use. */
+    MOONCAKE_TRANSFER_STORE_OBJECT_REPLICA_BUSY = -714,
+    /** The bytes could not be moved; the last error says between whom and why. */
+    MOONCAKE_TRANSFER_STORE_TRANSFER_FAIL = -800,
+    /** The bytes are not those that were stored. */
+    MOONCAKE_TRANSFER_STORE_CHECKSUM_MISMATCH = -801,
+    /** The master does not answer, or answered what cannot be understood. */
+    MOONCAKE_TRANSFER_STORE_RPC_FAIL = -900,
+    /** The master did not answer in time. */
+    MOONCAKE_TRANSFER_STORE_RPC_TIMEOUT = -901,
+    /** An operation of the metadata service failed. */
+    MOONCAKE_TRANSFER_STORE_ETCD_OPERATION_ERROR = -1000,
+    /** The metadata service has no such key. */
+    MOONCAKE_TRANSFER_STORE_ETCD_KEY_NOT_EXIST = -1001,
+    /** A transaction of the metadata service failed. */
+    MOONCAKE_TRANSFER_STORE_ETCD_TRANSACTION_FAIL = -1002,
+    /** An operation of the metadata service was cancelled. */
+    MOONCAKE_TRANSFER_STORE_ETCD_CTX_CANCELLED = -1003,
+    /** The master's operation log has no such entry. */
+    MOONCAKE_TRANSFER_STORE_OPLOG_ENTRY_NOT_FOUND = -1004,
+    /** An operation on the cluster's lease failed. */
+    MOONCAKE_TRANSFER_STORE_K8S_LEASE_OPERATION_ERROR = -1005,
+    /** The cluster has no such lease. */
+    MOONCAKE_TRANSFER_STORE_K8S_LEASE_NOT_FOUND = -1006,
+    /** The master has not read its operation log to the end. */
+    MOONCAKE_TRANSFER_STORE_INCOMPLETE_OPLOG_CATCH_UP = -1007,
+    /** The master cannot do this in its present state. */
+    MOONCAKE_TRANSFER_STORE_UNAVAILABLE_IN_CURRENT_STATUS = -1010,
+    /** The master does not do this in its mode of operation. */
+    MOONCAKE_TRANSFER_STORE_UNAVAILABLE_IN_CURRENT_MODE = -1011,
+    /** This is not offered. */
+    MOONCAKE_TRANSFER_STORE_NOT_SUPPORTED = -1012,
+    /** There is no such file. */
+    MOONCAKE_TRANSFER_STORE_FILE_NOT_FOUND = -1100,
+    /** The file cannot be opened. */
+    MOONCAKE_TRANSFER_STORE_FILE_OPEN_FAIL = -1101,
+    /** The file cannot be read. */
+    MOONCAKE_TRANSFER_STORE_FILE_READ_FAIL = -1102,
+    /** The file cannot be written. */
+    MOONCAKE_TRANSFER_STORE_FILE_WRITE_FAIL = -1103,
+    /** The file's buffer cannot be used. */
+    MOONCAKE_TRANSFER_STORE_FILE_INVALID_BUFFER = -1104,
+    /** The file cannot be locked. */
+    MOONCAKE_TRANSFER_STORE_FILE_LOCK_FAIL = -1105,
+    /** The file is not open. */
+    MOONCAKE_TRANSFER_STORE_FILE_INVALID_HANDLE = -1106,
+    /** There is no such bucket on the disk. */
+    MOONCAKE_TRANSFER_STORE_BUCKET_NOT_FOUND = -1200,
+    /** There is such a bucket on the disk already. */
+    MOONCAKE_TRANSFER_STORE_BUCKET_ALREADY_EXISTS = -1201,
+    /** A bucket on the disk has too many keys. */
+    MOONCAKE_TRANSFER_STORE_KEYS_EXCEED_BUCKET_LIMIT = -1202,
+    /** The disk has too many keys. */
+    MOONCAKE_TRANSFER_STORE_KEYS_ULTRA_LIMIT = -1203,
+    /** The object cannot be copied to a disk. */
+    MOONCAKE_TRANSFER_STORE_UNABLE_OFFLOAD = -1300,
+    /** The object cannot be copied to a disk now. */
+    MOONCAKE_TRANSFER_STORE_UNABLE_OFFLOADING = -1301,
+    /** There is no such task. */
+    MOONCAKE_TRANSFER_STORE_TASK_NOT_FOUND = -1400,
+    /** Too many tasks are waiting. */
+    MOONCAKE_TRANSFER_STORE_TASK_PENDING_LIMIT_EXCEEDED = -1401,
+    /** There is no such job. */
+    MOONCAKE_TRANSFER_STORE_JOB_NOT_FOUND = -1402,
+    /** This cannot be written down. */
+    MOONCAKE_TRANSFER_STORE_SERIALIZE_UNSUPPORTED = -1500,
+    /** Writing down failed. */
+    MOONCAKE_TRANSFER_STORE_SERIALIZE_FAIL = -1501,
+    /** What was written down cannot be read. */
+    MOONCAKE_TRANSFER_STORE_DESERIALIZE_FAIL = -1502,
+    /** The master's state cannot be kept. */
+    MOONCAKE_TRANSFER_STORE_PERSISTENT_FAIL = -1503,
+    /** The shared file system did not answer in time. */
+    MOONCAKE_TRANSFER_STORE_DFS_NETWORK_TIMEOUT = -1600,
+    /** The shared file system is not available. */
+    MOONCAKE_TRANSFER_STORE_DFS_SERVICE_UNAVAILABLE = -1601,
+    /** The shared file system's quota is used up. */
+    MOONCAKE_TRANSFER_STORE_DFS_QUOTA_EXCEEDED = -1602,
+    /** The shared file system does not permit this. */
+    MOONCAKE_TRANSFER_STORE_DFS_PERMISSION_DENIED = -1603,
+    /** The shared file system has forgotten the file. */
+    MOONCAKE_TRANSFER_STORE_DFS_STALE_HANDLE = -1604,
+    /** The shared file system wrote only a part. */
+    MOONCAKE_TRANSFER_STORE_DFS_PARTIAL_WRITE = -1605,
+    /** The tenant's quota is used up. */
+    MOONCAKE_TRANSFER_STORE_TENANT_QUOTA_EXCEEDED = -1700,
+    /** The tenant is not known. */
+    MOONCAKE_TRANSFER_STORE_TENANT_NOT_REGISTERED = -1701,
+    /** The tenant still has objects. */
+    MOONCAKE_TRANSFER_STORE_TENANT_NOT_EMPTY = -1702
+};
+
+/** Bits of the flags of mooncake_transfer_store_put. */
+/** An existing object gets the new value. Otherwise it keeps its own, and the outcome is 0. */
+#define MOONCAKE_TRANSFER_STORE_UPSERT (1u)
+/** By way of the local buffer, as mooncake_store_put: what it cannot hold is -600. */
+#define MOONCAKE_TRANSFER_STORE_STAGED (2u)
+
+/** Bits of the flags of mooncake_transfer_store_get. */
+/** Buffers that are larger than the object are -800, as in upstream's multi-buffer form, instead of fine. */
+#define MOONCAKE_TRANSFER_STORE_EXACT (1u)
+
+/** As soft_pin of struct mooncake_transfer_store_replication. */
+#define MOONCAKE_TRANSFER_STORE_PIN_PRESERVE (0)
+#define MOONCAKE_TRANSFER_STORE_PIN_ENABLE (1)
+#define MOONCAKE_TRANSFER_STORE_PIN_DISABLE (2)
+
+/** How to join a pool; see mooncake_store_setup. */
+struct mooncake_transfer_store_options {
+    size_t struct_size; /* set by the caller */
+    const char *local_hostname;
+    const char *metadata_server;
+    const char *protocol;       /* NULL: "tcp" */
+    const char *device_names;   /* NULL: "" */
+    const char *master_address; /* NULL: "127.0.0.1:50051"; several, divided by commas, are tried in order */
+    const char *tenant;         /* NULL: "default" */
+    uint64_t global_segment_size_bytes;
+    uint64_t local_buffer_size_bytes;
+    transfer_engine_t engine; /* NULL: one of the store's own; otherwise either may be closed before the other */
+};
+
+/** How objects are placed; all zero but struct_size and replica_count is the default. */
+struct mooncake_transfer_store_replication {
+    size_t struct_size; /* set by the caller */
+    uint64_t replica_count;
+    uint64_t soft_pin_ttl_ms;
+    int32_t soft_pin;         /* MOONCAKE_TRANSFER_STORE_PIN_* */
+    int32_t has_soft_pin_ttl; /* non-zero: soft_pin_ttl_ms is meant */
+    int32_t hard_pin;         /* non-zero: never evicted */
+    int32_t same_node;        /* non-zero: all objects of a call on one segment where that is possible */
+    int32_t data_type;        /* what the bytes are, in upstream's numbers; 0 is unknown */
+    int32_t reserved;
+    const char **preferred_segments;
+    size_t preferred_segment_count;
+    const char **group_ids; /* NULL, or one for each key of the call: a group is evicted as one */
+    size_t group_id_count;
+};
+
+/** Name of a code, "OBJECT_NOT_FOUND"; "UNKNOWN" for other numbers. Cannot fail. */
+const char *mooncake_transfer_store_code_name(int code);
+
+/** The sentence of a code; "" for other numbers. Cannot fail. */
+const char *mooncake_transfer_store_code_text(int code);
+
+/** As mooncake_store_setup, with what it has no argument for. */
+int mooncake_transfer_store_setup(mooncake_store_t store, const struct mooncake_transfer_store_options *options);
+
+/** Leaves the pool; the handle stays and can be set up again. Of a store that is not set up: 0. */
+int mooncake_transfer_store_close(mooncake_store_t store);
+
+/** Stores objects. A result is 0 or a negative code. replication may be NULL. */
+int mooncake_transfer_store_put(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
+                                size_t key_count, const uint64_t *buffer_counts, const uint64_t *addresses,
+                                const uint64_t *lengths_bytes,
+                                const struct mooncake_transfer_store_replication *replication, uint32_t flags,
+                                int64_t *results);
+
+/** Reads objects into buffers. A result is the object's length or a negative code. */
+int mooncake_transfer_store_get(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
+                                size_t key_count, const uint64_t *buffer_counts, const uint64_t *addresses,
+                                const uint64_t *lengths_bytes, uint32_t flags, int64_t *results);
+
+/**
+ * Reads parts of objects: buffer_counts, addresses and lengths_bytes say where the parts go, and source_offsets_bytes
+ * where in its object each part begins. results has one place for each part: its length or a negative code.
+ */
+int mooncake_transfer_store_get_ranges(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
+                                       size_t key_count, const uint64_t *buffer_counts, const uint64_t *addresses,
+                                       const uint64_t *lengths_bytes, const uint64_t *source_offsets_bytes,
+                                       int64_t *results);
+
+/** A result is 1: there, and leased; 0: not there; negative: not known. */
+int mooncake_transfer_store_exist(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
+                                  size_t key_count, int64_t *results);
+
+/** A result is the object's length or a negative code. */
+int mooncake_transfer_store_sizes(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
+                                  size_t key_count, int64_t *results);
+
+/** Removes objects, those in use only with force. A result is 0 or a negative code. */
+int mooncake_transfer_store_remove(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
+                                   size_t key_count, int force, int64_t *results);
+
+/** Drops the copies on that segment, "" for all, of objects that this client stored. A result is 1 when it did. */
+int mooncake_transfer_store_clear(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
+                                  size_t key_count, const char *segment_name, int64_t *results);
+
+/**
+ * Writes, as JSON, where the copies of each object are: an array with, for each key, null or an array of objects
+ * {"id", "status", "kind", "size", "address", "endpoint", "path"}, of which those that do not apply are absent.
+ * Capacity and length as for mooncake_transfer_counters; too small a capacity is -10.
+ */
+int mooncake_transfer_store_replicas(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
+                                     size_t key_count, char *text, size_t capacity, size_t *length_bytes);
 
 #ifdef __cplusplus
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 INCLUDE = HERE.parent.parent / "include"
 OUTPUT = HERE / "mooncake" / "_abi.py"
-HEADERS = ("transfer_engine_c.h", "mooncake_transfer.h")
+HEADERS = ("transfer_engine_c.h", "store_c.h", "mooncake_transfer.h")
 
 SCALARS = {
     "int": "c_int",
@@ -42,11 +42,20 @@ class Headers:
         self.macros: list[tuple[str, str]] = []
         self.aliases: dict[str, str] = {}
         self.enums: list[tuple[str, list[tuple[str, int]]]] = []
+        self.sentences: dict[str, dict[str, str]] = {}
         self.structs: list[tuple[str, list[tuple[str, str]]]] = []
         self.callbacks: list[tuple[str, str, list[str]]] = []
         self.functions: list[tuple[str, str, list[tuple[str, str]]]] = []
         for text in texts:
             self.read(strip_comments(text))
+            self.read_sentences(text)
+
+    def read_sentences(self, text: str) -> None:
+        """The comments of the members of those enums that have one for each."""
+        for name, body in re.findall(r"^enum (\w+) \{(.*?)^\};", text, re.DOTALL | re.MULTILINE):
+            commented = re.findall(r"/\*\* ([^*]*) \*/\s*(\w+) = ", body)
+            if len(commented) == len(re.findall(r"\w+ = -?\d+", body)):
+                self.sentences[name] = {member: sentence for sentence, member in commented}
 
     def read(self, text: str) -> None:
         """Reads one header."""
@@ -100,7 +109,7 @@ class Headers:
         if name == "void":
             return {0: "None", 1: "c_void_p", 2: "POINTER(c_void_p)"}[stars]
         if name == "char":
-            return {0: "c_char", 1: "c_char_p"}[stars]
+            return {0: "c_char", 1: "c_char_p", 2: "POINTER(c_char_p)"}[stars]
         if any(name == callback for callback, _, _ in self.callbacks):
             return name
         base = SCALARS.get(name, name)
@@ -141,10 +150,19 @@ def render(headers: Headers) -> str:
         body.append(f"{name} = {constant(value)}")
     for name, members in headers.enums:
         title = "".join(word.capitalize() for word in name.removeprefix("mooncake_transfer_").split("_"))
-        prefixes = {"Stage": "MOONCAKE_TRANSFER_STAGE_", "LogLevel": "MOONCAKE_TRANSFER_LOG_"}
+        prefixes = {
+            "Stage": "MOONCAKE_TRANSFER_STAGE_",
+            "LogLevel": "MOONCAKE_TRANSFER_LOG_",
+            "StoreCode": "MOONCAKE_TRANSFER_STORE_",
+        }
         prefix = prefixes.get(title, "MOONCAKE_TRANSFER_")
         body += ["", "", f"class {title}(enum.IntEnum):", f'    """enum {name}."""', ""]
         body += [f"    {short(prefix, member)} = {value}" for member, value in members]
+        sentences = headers.sentences.get(name)
+        if sentences is not None:
+            body += ["", "", f"{name.removeprefix('mooncake_transfer_').upper()}_SENTENCES = {{"]
+            body += [f'    {value}: "{sentences[member]}",' for member, value in members]
+            body += ["}"]
     for name, fields in headers.structs:
         body += ["", "", f"class {name}(Structure):", f'    """struct {name}."""', "", "    _fields_ = ("]
         body += [f'        ("{field}", {kind}),' for field, kind in fields]

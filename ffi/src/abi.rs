@@ -6,7 +6,7 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::offset_of;
 
-/// `transfer_engine_t` and `transport_t`.
+/// `transfer_engine_t`, `transport_t` and `mooncake_store_t`.
 pub(crate) type Handle = *mut c_void;
 
 /// `INVALID_BATCH`.
@@ -69,6 +69,49 @@ pub(crate) struct Options {
     pub(crate) auto_discover: i32,
 }
 
+/// `struct mooncake_replicate_config`.
+#[repr(C)]
+pub(crate) struct ReplicateConfig {
+    pub(crate) replica_num: usize,
+    pub(crate) with_soft_pin: c_int,
+    pub(crate) with_hard_pin: c_int,
+    pub(crate) preferred_segments: *mut *const c_char,
+    pub(crate) preferred_segments_count: usize,
+}
+
+/// `struct mooncake_transfer_store_options`.
+#[repr(C)]
+pub(crate) struct StoreOptions {
+    pub(crate) struct_size: usize,
+    pub(crate) local_hostname: *const c_char,
+    pub(crate) metadata_server: *const c_char,
+    pub(crate) protocol: *const c_char,
+    pub(crate) device_names: *const c_char,
+    pub(crate) master_address: *const c_char,
+    pub(crate) tenant: *const c_char,
+    pub(crate) global_segment_size_bytes: u64,
+    pub(crate) local_buffer_size_bytes: u64,
+    pub(crate) engine: Handle,
+}
+
+/// `struct mooncake_transfer_store_replication`.
+#[repr(C)]
+pub(crate) struct StoreReplication {
+    pub(crate) struct_size: usize,
+    pub(crate) replica_count: u64,
+    pub(crate) soft_pin_ttl_ms: u64,
+    pub(crate) soft_pin: i32,
+    pub(crate) has_soft_pin_ttl: i32,
+    pub(crate) hard_pin: i32,
+    pub(crate) same_node: i32,
+    pub(crate) data_type: i32,
+    pub(crate) reserved: i32,
+    pub(crate) preferred_segments: *const *const c_char,
+    pub(crate) preferred_segment_count: usize,
+    pub(crate) group_ids: *const *const c_char,
+    pub(crate) group_id_count: usize,
+}
+
 /// `struct mooncake_transfer_error`.
 #[repr(C)]
 pub(crate) struct ErrorRecord {
@@ -115,6 +158,19 @@ layout!(NotifyMessage, 16, name @ 0, message @ 8);
 layout!(BufferEntry, 16, address @ 0, length_bytes @ 8);
 layout!(NicLoadStat, 80, device_name @ 0, inflight_bytes @ 64, ewma_bandwidth_bps @ 72);
 layout!(Options, 32, struct_size @ 0, metadata @ 8, local_name @ 16, device @ 24, auto_discover @ 28);
+layout!(
+    ReplicateConfig, 32, replica_num @ 0, with_soft_pin @ 8, with_hard_pin @ 12, preferred_segments @ 16,
+    preferred_segments_count @ 24,
+);
+layout!(
+    StoreOptions, 80, struct_size @ 0, local_hostname @ 8, metadata_server @ 16, protocol @ 24, device_names @ 32,
+    master_address @ 40, tenant @ 48, global_segment_size_bytes @ 56, local_buffer_size_bytes @ 64, engine @ 72,
+);
+layout!(
+    StoreReplication, 80, struct_size @ 0, replica_count @ 8, soft_pin_ttl_ms @ 16, soft_pin @ 24,
+    has_soft_pin_ttl @ 28, hard_pin @ 32, same_node @ 36, data_type @ 40, reserved @ 44, preferred_segments @ 48,
+    preferred_segment_count @ 56, group_ids @ 64, group_id_count @ 72,
+);
 layout!(
     ErrorRecord, 128, struct_size @ 0, code @ 8, stage @ 12, negative @ 16, status @ 20, known @ 24,
     device @ 28, range_start @ 32, range_length_bytes @ 40, vendor_code @ 48, reserved @ 52, code_name @ 56,

@@ -43,7 +43,7 @@ pub(crate) fn guard<T>(failure: impl FnOnce(&Error) -> T, body: impl FnOnce() ->
 }
 
 /// The failure that stands for a caught panic.
-fn from_panic(panic: &(dyn Any + Send)) -> Error {
+pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Error {
     let text = panic
         .downcast_ref::<&'static str>()
         .map(|text| (*text).to_owned())

@@ -1,7 +1,7 @@
 //! `transfer_engine_t`: an engine, its settings that calls need, and its making and ending.
 
 use std::ffi::{c_char, c_int};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mooncake::config::Config;
@@ -19,10 +19,28 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Smallest options struct that is accepted. It never grows.
 const SMALLEST_OPTIONS_BYTES: usize = size_of::<Options>();
 
+/// An engine that is closed with the last of its holders: its own handle, and each store that shares it.
+pub(crate) struct EngineOwner(Arc<Engine>);
+
+impl EngineOwner {
+    /// The engine.
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for EngineOwner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// What an engine handle stands for.
 pub(crate) struct EngineEntry {
     /// The engine.
     pub(crate) engine: Arc<Engine>,
+    /// The handle's share in the engine, until it is destroyed.
+    owner: Mutex<Option<Arc<EngineOwner>>>,
     /// What a negative `timeout_ms` stands for.
     default_timeout: Duration,
     /// Whether a protocol that needs NPUs is an error where there are none.
@@ -44,6 +62,15 @@ pub(crate) fn engine(handle: Handle) -> Result<Arc<EngineEntry>> {
     ENGINES.get(handle)
 }
 
+/// A share in the engine behind a handle: it lives until the share and the handle are gone.
+pub(crate) fn share(handle: Handle) -> Result<Arc<EngineOwner>> {
+    let entry = engine(handle)?;
+    let owner = entry.owner.lock().unwrap_or_else(PoisonError::into_inner);
+    owner.clone().ok_or_else(|| {
+        Error::new(Code::StaleHandle, Stage::Configure, format!("engine {handle:p} is being destroyed"))
+    })
+}
+
 /// Makes an engine and gives it a handle.
 fn create(metadata: String, local_name: String, device: Option<i32>, auto_discover: bool) -> Result<Handle> {
     let config = log_line::with_log(Config::from_env);
@@ -51,13 +78,12 @@ fn create(metadata: String, local_name: String, device: Option<i32>, auto_discov
     let (default_timeout, require_npu, force_tcp) =
         (config.transfer_timeout, config.require_npu, config.force_tcp);
     let engine = Engine::new(EngineOptions { metadata, local_name, device, auto_discover, config })?;
-    let entry =
-        Arc::new(EngineEntry { engine: Arc::clone(&engine), default_timeout, require_npu, force_tcp });
-    ENGINES.insert(entry).inspect_err(|_| engine.close())
+    let owner = Mutex::new(Some(Arc::new(EngineOwner(Arc::clone(&engine)))));
+    ENGINES.insert(Arc::new(EngineEntry { engine, owner, default_timeout, require_npu, force_tcp }))
 }
 
 /// Raises the soft limit of open files to the hard one, as upstream does: a peer costs a few of them.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a struct of ours that both calls only read or fill.
     let raised = unsafe {
@@ -124,8 +150,12 @@ export! {
     fn destroyTransferEngine(engine: Handle) -> (),
     failure |_| (), {
         let entry = ENGINES.remove(engine)?;
-        graceful::forget(&entry.engine);
-        entry.engine.close();
+        let owner = entry.owner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A store that shares the engine keeps it, and has it closed at a signal as before.
+        if owner.as_ref().is_some_and(|owner| Arc::strong_count(owner) == 1) {
+            graceful::forget(&entry.engine);
+        }
+        drop(owner);
         Ok(())
     }
 }

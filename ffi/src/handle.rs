@@ -17,6 +17,7 @@ use mooncake::error::{Code, Error, Result, Stage};
 
 use crate::boundary::invalid;
 use crate::engine::EngineEntry;
+use crate::store::StoreEntry;
 
 const _: () = assert!(size_of::<*mut c_void>() == 8, "a handle needs 64 bits");
 
@@ -28,6 +29,8 @@ pub(crate) enum Tag {
     Engine = 0x35,
     /// A `transport_t`.
     Transport = 0x3b,
+    /// A `mooncake_store_t`.
+    Store = 0x47,
 }
 
 /// Most handles alive at a time; an engine has threads and sockets, so more is a leak.
@@ -36,16 +39,22 @@ const MAX_SLOTS: usize = 1 << 16;
 /// The engines of this process.
 pub(crate) static ENGINES: Table<EngineEntry> = Table::new(Tag::Engine);
 
+/// The stores of this process.
+pub(crate) static STORES: Table<StoreEntry> = Table::new(Tag::Store);
+
 /// How many forks lie between the first process that loaded the library and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// The lock on the engines, held by the forking thread from before the fork until after it.
-    static HELD: RefCell<Option<HeldLock>> = const { RefCell::new(None) };
+    /// The locks on both tables, held by the forking thread from before the fork until after it.
+    static HELD: RefCell<Option<HeldLocks>> = const { RefCell::new(None) };
 }
 
-/// The lock on the engines, held.
-type HeldLock = RwLockWriteGuard<'static, Vec<Slot<EngineEntry>>>;
+/// A table's lock, held.
+type HeldLock<T> = RwLockWriteGuard<'static, Vec<Slot<T>>>;
+
+/// The locks on the engines and the stores, taken in that order.
+type HeldLocks = (HeldLock<EngineEntry>, HeldLock<StoreEntry>);
 
 /// A place of the table.
 struct Slot<T> {
@@ -122,7 +131,7 @@ impl<T> Slot<T> {
         if self.forks != FORKS.load(Ordering::Relaxed) {
             let message = format!("handle {handle:p} was made before this process was forked");
             return Err(Error::new(Code::StaleHandle, Stage::Configure, message)
-                .advice("make a new engine in the child process"));
+                .advice("make a new one in the child process"));
         }
         Ok(())
     }
@@ -176,9 +185,10 @@ fn watch_forks() {
 }
 
 extern "C" fn before_fork() {
-    let guard = ENGINES.slots.write().unwrap_or_else(PoisonError::into_inner);
-    // A thread that is ending has no thread-local values any more: then the lock is not held across the fork.
-    let _kept = HELD.try_with(|held| held.replace(Some(guard)));
+    let engines = ENGINES.slots.write().unwrap_or_else(PoisonError::into_inner);
+    let stores = STORES.slots.write().unwrap_or_else(PoisonError::into_inner);
+    // A thread that is ending has no thread-local values any more: then the locks are not held across the fork.
+    let _kept = HELD.try_with(|held| held.replace(Some((engines, stores))));
 }
 
 extern "C" fn after_fork() {

@@ -1,6 +1,6 @@
 //! The C boundary: everything `libmooncake_transfer.so` exports, and nothing else.
 //!
-//! The contract stands in `include/transfer_engine_c.h` (upstream's names and numbers) and
+//! The contract stands in `include/transfer_engine_c.h` and `include/store_c.h` (upstream's names and numbers) and
 //! `include/mooncake_transfer.h` (ours, with the law at its top). This crate holds exports and conversions;
 //! what the calls mean is the core's business.
 //!
@@ -8,7 +8,7 @@
 //!   returned), and the checked conversions of arguments.
 //! - [`handle`]: tickets instead of pointers: NULL, closed, foreign and pre-fork handles are errors.
 //! - One file per thing a caller holds: [`engine`], [`transport`], [`segment`], [`buffer`], [`batch`],
-//!   [`notification`], [`last_error`], [`log_sink`].
+//!   [`notification`], [`store`], [`last_error`], [`log_sink`].
 //! - [`no_effect`]: what upstream offers and this library answers without doing anything.
 //!
 //! Invariants: nothing unwinds into C; no argument is used unchecked; no lock of this crate is held while the
@@ -33,6 +33,7 @@ mod no_effect;
 mod notification;
 mod report;
 mod segment;
+mod store;
 mod transport;
 mod version;
 

@@ -7,12 +7,17 @@ use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void};
 
 use crate::abi::{
-    BufferEntry, ErrorRecord, LogSink, NicLoadStat, NotifyMessage, Options, TransferRequest, TransferStatus,
+    BufferEntry, ErrorRecord, LogSink, NicLoadStat, NotifyMessage, Options, ReplicateConfig, StoreOptions,
+    StoreReplication, TransferRequest, TransferStatus,
 };
+use crate::store::{catalog, code as store_code, objects, upstream};
 use crate::*;
 
-const HEADERS: [&str; 2] =
-    [include_str!("../../include/transfer_engine_c.h"), include_str!("../../include/mooncake_transfer.h")];
+const HEADERS: [&str; 3] = [
+    include_str!("../../include/transfer_engine_c.h"),
+    include_str!("../../include/store_c.h"),
+    include_str!("../../include/mooncake_transfer.h"),
+];
 
 /// A type's C text.
 trait CType {
@@ -30,6 +35,7 @@ c_type! {
     c_void => "void",
     c_char => "char",
     c_int => "int32_t",
+    u32 => "uint32_t",
     i64 => "int64_t",
     u64 => "uint64_t",
     usize => "size_t",
@@ -41,6 +47,9 @@ c_type! {
     Options => "struct mooncake_transfer_options",
     ErrorRecord => "struct mooncake_transfer_error",
     LogSink => "mooncake_transfer_log_sink_t",
+    ReplicateConfig => "struct mooncake_replicate_config",
+    StoreOptions => "struct mooncake_transfer_store_options",
+    StoreReplication => "struct mooncake_transfer_store_replication",
 }
 
 impl<T: CType> CType for *mut T {
@@ -79,6 +88,10 @@ c_function!(A B);
 c_function!(A B C);
 c_function!(A B C D);
 c_function!(A B C D E);
+c_function!(A B C D E F);
+c_function!(A B C D E F G);
+c_function!(A B C D E F G H);
+c_function!(A B C D E F G H I);
 c_function!(A B C D E F G H I J);
 
 /// Every export with its type.
@@ -139,6 +152,37 @@ fn exports() -> BTreeMap<&'static str, String> {
         last_error::mooncake_transfer_last_error: fn(_),
         last_error::mooncake_transfer_clear_error: fn(),
         last_error::mooncake_transfer_task_error: fn(_, _, _, _),
+        upstream::mooncake_store_create: fn(),
+        upstream::mooncake_store_destroy: fn(_),
+        upstream::mooncake_store_setup: fn(_, _, _, _, _, _, _, _),
+        upstream::mooncake_store_init_all: fn(_, _, _, _),
+        upstream::mooncake_store_health_check: fn(_),
+        upstream::mooncake_store_put: fn(_, _, _, _, _),
+        upstream::mooncake_store_put_from: fn(_, _, _, _, _),
+        upstream::mooncake_store_batch_put_from: fn(_, _, _, _, _, _, _),
+        upstream::mooncake_store_get_into: fn(_, _, _, _),
+        upstream::mooncake_store_batch_get_into: fn(_, _, _, _, _, _),
+        upstream::mooncake_store_is_exist: fn(_, _),
+        upstream::mooncake_store_batch_is_exist: fn(_, _, _, _),
+        upstream::mooncake_store_get_size: fn(_, _),
+        upstream::mooncake_store_get_hostname: fn(_, _, _),
+        upstream::mooncake_store_remove: fn(_, _, _),
+        upstream::mooncake_store_remove_by_regex: fn(_, _, _),
+        upstream::mooncake_store_remove_all: fn(_, _),
+        upstream::mooncake_store_register_buffer: fn(_, _, _),
+        upstream::mooncake_store_unregister_buffer: fn(_, _),
+        store::mooncake_transfer_store_setup: fn(_, _),
+        store::mooncake_transfer_store_close: fn(_),
+        store_code::mooncake_transfer_store_code_name: fn(_),
+        store_code::mooncake_transfer_store_code_text: fn(_),
+        objects::mooncake_transfer_store_put: fn(_, _, _, _, _, _, _, _, _, _),
+        objects::mooncake_transfer_store_get: fn(_, _, _, _, _, _, _, _, _),
+        objects::mooncake_transfer_store_get_ranges: fn(_, _, _, _, _, _, _, _, _),
+        catalog::mooncake_transfer_store_exist: fn(_, _, _, _, _),
+        catalog::mooncake_transfer_store_sizes: fn(_, _, _, _, _),
+        catalog::mooncake_transfer_store_remove: fn(_, _, _, _, _, _),
+        catalog::mooncake_transfer_store_clear: fn(_, _, _, _, _, _),
+        catalog::mooncake_transfer_store_replicas: fn(_, _, _, _, _, _, _),
     }
 }
 
@@ -168,7 +212,8 @@ fn c_type(declaration: &str) -> String {
     let resolved = words.into_iter().map(|word| match word {
         "int" | "segment_id_t" | "segment_handle_t" => "int32_t",
         "batch_id_t" => "uint64_t",
-        "transfer_engine_t" | "transport_t" => "void *",
+        "transfer_engine_t" | "transport_t" | "mooncake_store_t" => "void *",
+        "mooncake_replicate_config_t" => "struct mooncake_replicate_config",
         "notify_msg_t" => "struct notify_msg",
         "buffer_entry_t" => "struct buffer_entry",
         "nic_load_stat_t" => "struct nic_load_stat",
@@ -208,6 +253,9 @@ fn prototypes_are_the_types_of_the_functions() {
 
 #[test]
 fn upstreams_functions_are_all_there() {
-    let ours = |name: &String| name.starts_with("mooncake_transfer_");
-    assert_eq!(declared().keys().filter(|name| !ours(name)).count(), 27);
+    let declared = declared();
+    let ours = |name: &&String| name.starts_with("mooncake_transfer_");
+    let of_the_store = |name: &&String| name.starts_with("mooncake_store_");
+    assert_eq!(declared.keys().filter(of_the_store).count(), 19);
+    assert_eq!(declared.keys().filter(|name| !ours(name) && !of_the_store(name)).count(), 27);
 }

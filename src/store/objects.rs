@@ -151,6 +151,19 @@ impl Store {
         self.batch_put_from_as(Kind::Upsert, keys, buffers, config)
     }
 
+    /// [`Store::batch_put_from_multi_buffers`] that replaces the values of keys that exist.
+    pub fn batch_upsert_from_multi_buffers(
+        &self,
+        keys: &[&[u8]],
+        buffers: &[&[(u64, u64)]],
+        config: &ReplicateConfig,
+    ) -> Vec<Outcome<()>> {
+        match self.enter() {
+            Ok(_use) => self.core.write(Kind::Upsert, keys, buffers, config),
+            Err(failure) => vec![Err(failure); keys.len()],
+        }
+    }
+
     /// The value of a key.
     ///
     /// # Errors

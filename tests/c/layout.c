@@ -43,6 +43,39 @@ OFFSET(mooncake_transfer_options, local_name, 16);
 OFFSET(mooncake_transfer_options, device, 24);
 OFFSET(mooncake_transfer_options, auto_discover, 28);
 
+SIZE(mooncake_replicate_config, 32);
+OFFSET(mooncake_replicate_config, replica_num, 0);
+OFFSET(mooncake_replicate_config, with_soft_pin, 8);
+OFFSET(mooncake_replicate_config, with_hard_pin, 12);
+OFFSET(mooncake_replicate_config, preferred_segments, 16);
+OFFSET(mooncake_replicate_config, preferred_segments_count, 24);
+
+SIZE(mooncake_transfer_store_options, 80);
+OFFSET(mooncake_transfer_store_options, struct_size, 0);
+OFFSET(mooncake_transfer_store_options, local_hostname, 8);
+OFFSET(mooncake_transfer_store_options, metadata_server, 16);
+OFFSET(mooncake_transfer_store_options, protocol, 24);
+OFFSET(mooncake_transfer_store_options, device_names, 32);
+OFFSET(mooncake_transfer_store_options, master_address, 40);
+OFFSET(mooncake_transfer_store_options, tenant, 48);
+OFFSET(mooncake_transfer_store_options, global_segment_size_bytes, 56);
+OFFSET(mooncake_transfer_store_options, local_buffer_size_bytes, 64);
+OFFSET(mooncake_transfer_store_options, engine, 72);
+
+SIZE(mooncake_transfer_store_replication, 80);
+OFFSET(mooncake_transfer_store_replication, struct_size, 0);
+OFFSET(mooncake_transfer_store_replication, replica_count, 8);
+OFFSET(mooncake_transfer_store_replication, soft_pin_ttl_ms, 16);
+OFFSET(mooncake_transfer_store_replication, soft_pin, 24);
+OFFSET(mooncake_transfer_store_replication, has_soft_pin_ttl, 28);
+OFFSET(mooncake_transfer_store_replication, hard_pin, 32);
+OFFSET(mooncake_transfer_store_replication, same_node, 36);
+OFFSET(mooncake_transfer_store_replication, data_type, 40);
+OFFSET(mooncake_transfer_store_replication, preferred_segments, 48);
+OFFSET(mooncake_transfer_store_replication, preferred_segment_count, 56);
+OFFSET(mooncake_transfer_store_replication, group_ids, 64);
+OFFSET(mooncake_transfer_store_replication, group_id_count, 72);
+
 SIZE(mooncake_transfer_error, 128);
 OFFSET(mooncake_transfer_error, struct_size, 0);
 OFFSET(mooncake_transfer_error, code, 8);

@@ -32,5 +32,8 @@ def test_sizes_are_those_of_the_headers():
         _abi.nic_load_stat: 80,
         _abi.mooncake_transfer_options: 32,
         _abi.mooncake_transfer_error: 128,
+        _abi.mooncake_replicate_config: 32,
+        _abi.mooncake_transfer_store_options: 80,
+        _abi.mooncake_transfer_store_replication: 80,
     }
     assert {struct: ctypes.sizeof(struct) for struct in sizes} == sizes

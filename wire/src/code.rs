@@ -37,149 +37,149 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Success.
+    /// Done.
     OK = 0;
-    /// An error inside the master or the client.
+    /// The client or the master failed in a way that no other code names.
     INTERNAL_ERROR = -1;
-    /// The value does not fit in the buffer.
+    /// A buffer is too small for what it should hold.
     BUFFER_OVERFLOW = -10;
-    /// The master was asked for a shard that it does not have.
+    /// The master asked for a part of its table that does not exist.
     SHARD_INDEX_OUT_OF_RANGE = -100;
-    /// No such segment is mounted.
+    /// The pool has no segment of that name or id.
     SEGMENT_NOT_FOUND = -101;
-    /// The segment is mounted already.
+    /// The pool has a segment of that id already.
     SEGMENT_ALREADY_EXISTS = -102;
-    /// The client is not known.
+    /// The master does not know this client.
     CLIENT_NOT_FOUND = -103;
-    /// The pool has no space.
+    /// The pool is full: no segment has room for the object.
     NO_AVAILABLE_HANDLE = -200;
-    /// The peer has another version.
+    /// Client and master speak different versions.
     INVALID_VERSION = -300;
-    /// The key is not acceptable.
+    /// The key cannot be used.
     INVALID_KEY = -400;
-    /// Writing the object failed.
+    /// The master could not write.
     WRITE_FAIL = -500;
-    /// An argument is not acceptable.
+    /// An argument cannot be used, or the store is not set up.
     INVALID_PARAMS = -600;
     /// The object belongs to another client.
     ILLEGAL_CLIENT = -601;
-    /// The object is not in a state that can be written.
+    /// The object is in no state that can be written.
     INVALID_WRITE = -700;
-    /// The object cannot be read that way.
+    /// The object is in no state that can be read.
     INVALID_READ = -701;
-    /// The replica is not of a kind that can serve the call.
+    /// The copy is in no usable state.
     INVALID_REPLICA = -702;
-    /// The object is being written.
+    /// The object is still being written.
     REPLICA_IS_NOT_READY = -703;
-    /// The object does not exist.
+    /// There is no object of that key.
     OBJECT_NOT_FOUND = -704;
-    /// The object exists.
+    /// There is an object of that key already.
     OBJECT_ALREADY_EXISTS = -705;
-    /// A reader holds a lease on the object.
+    /// The object may be in use: its lease has not ended.
     OBJECT_HAS_LEASE = -706;
-    /// The lease ended before the read did.
+    /// The lease ended before the read did, so that the bytes cannot be trusted.
     LEASE_EXPIRED = -707;
     /// The object is being copied or moved.
     OBJECT_HAS_REPLICATION_TASK = -708;
     /// The object is not being copied or moved.
     OBJECT_NO_REPLICATION_TASK = -709;
-    /// The object has no such replica.
+    /// There is no such copy of the object.
     REPLICA_NOT_FOUND = -710;
-    /// The object has such a replica already.
+    /// There is such a copy of the object already.
     REPLICA_ALREADY_EXISTS = -711;
-    /// The replica went away meanwhile.
+    /// The copy went away meanwhile.
     REPLICA_IS_GONE = -712;
-    /// The replica is not in the memory of this client.
+    /// The copy does not lie in this client's memory.
     REPLICA_NOT_IN_LOCAL_MEMORY = -713;
-    /// The replica is in use.
+    /// A copy of the object is in use.
     OBJECT_REPLICA_BUSY = -714;
-    /// Moving the data failed.
+    /// The bytes could not be moved; the last error says between whom and why.
     TRANSFER_FAIL = -800;
-    /// The bytes that arrived are not those that were put.
+    /// The bytes are not those that were stored.
     CHECKSUM_MISMATCH = -801;
-    /// The master could not be called.
+    /// The master does not answer, or answered what cannot be understood.
     RPC_FAIL = -900;
     /// The master did not answer in time.
     RPC_TIMEOUT = -901;
-    /// Etcd operation error.
+    /// An operation of the metadata service failed.
     ETCD_OPERATION_ERROR = -1000;
-    /// Etcd key not exist.
+    /// The metadata service has no such key.
     ETCD_KEY_NOT_EXIST = -1001;
-    /// Etcd transaction fail.
+    /// A transaction of the metadata service failed.
     ETCD_TRANSACTION_FAIL = -1002;
-    /// Etcd ctx cancelled.
+    /// An operation of the metadata service was cancelled.
     ETCD_CTX_CANCELLED = -1003;
-    /// Oplog entry not found.
+    /// The master's operation log has no such entry.
     OPLOG_ENTRY_NOT_FOUND = -1004;
-    /// K8s lease operation error.
+    /// An operation on the cluster's lease failed.
     K8S_LEASE_OPERATION_ERROR = -1005;
-    /// K8s lease not found.
+    /// The cluster has no such lease.
     K8S_LEASE_NOT_FOUND = -1006;
-    /// Incomplete oplog catch up.
+    /// The master has not read its operation log to the end.
     INCOMPLETE_OPLOG_CATCH_UP = -1007;
-    /// The service cannot do that in its present state.
+    /// The master cannot do this in its present state.
     UNAVAILABLE_IN_CURRENT_STATUS = -1010;
-    /// The service was not started with this feature.
+    /// The master does not do this in its mode of operation.
     UNAVAILABLE_IN_CURRENT_MODE = -1011;
-    /// The feature is not offered.
+    /// This is not offered.
     NOT_SUPPORTED = -1012;
-    /// File not found.
+    /// There is no such file.
     FILE_NOT_FOUND = -1100;
-    /// File open fail.
+    /// The file cannot be opened.
     FILE_OPEN_FAIL = -1101;
-    /// File read fail.
+    /// The file cannot be read.
     FILE_READ_FAIL = -1102;
-    /// File write fail.
+    /// The file cannot be written.
     FILE_WRITE_FAIL = -1103;
-    /// File invalid buffer.
+    /// The file's buffer cannot be used.
     FILE_INVALID_BUFFER = -1104;
-    /// File lock fail.
+    /// The file cannot be locked.
     FILE_LOCK_FAIL = -1105;
-    /// File invalid handle.
+    /// The file is not open.
     FILE_INVALID_HANDLE = -1106;
-    /// Bucket not found.
+    /// There is no such bucket on the disk.
     BUCKET_NOT_FOUND = -1200;
-    /// Bucket already exists.
+    /// There is such a bucket on the disk already.
     BUCKET_ALREADY_EXISTS = -1201;
-    /// Keys exceed bucket limit.
+    /// A bucket on the disk has too many keys.
     KEYS_EXCEED_BUCKET_LIMIT = -1202;
-    /// Keys ultra limit.
+    /// The disk has too many keys.
     KEYS_ULTRA_LIMIT = -1203;
-    /// Unable offload.
+    /// The object cannot be copied to a disk.
     UNABLE_OFFLOAD = -1300;
-    /// Unable offloading.
+    /// The object cannot be copied to a disk now.
     UNABLE_OFFLOADING = -1301;
-    /// Task not found.
+    /// There is no such task.
     TASK_NOT_FOUND = -1400;
-    /// Task pending limit exceeded.
+    /// Too many tasks are waiting.
     TASK_PENDING_LIMIT_EXCEEDED = -1401;
-    /// Job not found.
+    /// There is no such job.
     JOB_NOT_FOUND = -1402;
-    /// Serialize unsupported.
+    /// This cannot be written down.
     SERIALIZE_UNSUPPORTED = -1500;
-    /// Serialize fail.
+    /// Writing down failed.
     SERIALIZE_FAIL = -1501;
-    /// Deserialize fail.
+    /// What was written down cannot be read.
     DESERIALIZE_FAIL = -1502;
-    /// Persistent fail.
+    /// The master's state cannot be kept.
     PERSISTENT_FAIL = -1503;
-    /// Dfs network timeout.
+    /// The shared file system did not answer in time.
     DFS_NETWORK_TIMEOUT = -1600;
-    /// Dfs service unavailable.
+    /// The shared file system is not available.
     DFS_SERVICE_UNAVAILABLE = -1601;
-    /// Dfs quota exceeded.
+    /// The shared file system's quota is used up.
     DFS_QUOTA_EXCEEDED = -1602;
-    /// Dfs permission denied.
+    /// The shared file system does not permit this.
     DFS_PERMISSION_DENIED = -1603;
-    /// Dfs stale handle.
+    /// The shared file system has forgotten the file.
     DFS_STALE_HANDLE = -1604;
-    /// Dfs partial write.
+    /// The shared file system wrote only a part.
     DFS_PARTIAL_WRITE = -1605;
-    /// Tenant quota exceeded.
+    /// The tenant's quota is used up.
     TENANT_QUOTA_EXCEEDED = -1700;
-    /// Tenant not registered.
+    /// The tenant is not known.
     TENANT_NOT_REGISTERED = -1701;
-    /// Tenant not empty.
+    /// The tenant still has objects.
     TENANT_NOT_EMPTY = -1702;
 }
 

@@ -37,6 +37,12 @@ MOONCAKE_TRANSFER_ANY_DEVICE = -1
 MOONCAKE_TRANSFER_KNOWS_DEVICE = 1
 MOONCAKE_TRANSFER_KNOWS_RANGE = 2
 MOONCAKE_TRANSFER_KNOWS_VENDOR = 4
+MOONCAKE_TRANSFER_STORE_UPSERT = 1
+MOONCAKE_TRANSFER_STORE_STAGED = 2
+MOONCAKE_TRANSFER_STORE_EXACT = 1
+MOONCAKE_TRANSFER_STORE_PIN_PRESERVE = 0
+MOONCAKE_TRANSFER_STORE_PIN_ENABLE = 1
+MOONCAKE_TRANSFER_STORE_PIN_DISABLE = 2
 
 
 class Code(enum.IntEnum):
@@ -96,6 +102,159 @@ class LogLevel(enum.IntEnum):
     TRACE = 5
 
 
+class StoreCode(enum.IntEnum):
+    """enum mooncake_transfer_store_code."""
+
+    OK = 0
+    INTERNAL_ERROR = -1
+    BUFFER_OVERFLOW = -10
+    SHARD_INDEX_OUT_OF_RANGE = -100
+    SEGMENT_NOT_FOUND = -101
+    SEGMENT_ALREADY_EXISTS = -102
+    CLIENT_NOT_FOUND = -103
+    NO_AVAILABLE_HANDLE = -200
+    INVALID_VERSION = -300
+    INVALID_KEY = -400
+    WRITE_FAIL = -500
+    INVALID_PARAMS = -600
+    ILLEGAL_CLIENT = -601
+    INVALID_WRITE = -700
+    INVALID_READ = -701
+    INVALID_REPLICA = -702
+    REPLICA_IS_NOT_READY = -703
+    OBJECT_NOT_FOUND = -704
+    OBJECT_ALREADY_EXISTS = -705
+    OBJECT_HAS_LEASE = -706
+    LEASE_EXPIRED = -707
+    OBJECT_HAS_REPLICATION_TASK = -708
+    OBJECT_NO_REPLICATION_TASK = -709
+    REPLICA_NOT_FOUND = -710
+    REPLICA_ALREADY_EXISTS = -711
+    REPLICA_IS_GONE = -712
+    REPLICA_NOT_IN_LOCAL_MEMORY = -713
+    OBJECT_REPLICA_BUSY = -714
+    TRANSFER_FAIL = -800
+    CHECKSUM_MISMATCH = -801
+    RPC_FAIL = -900
+    RPC_TIMEOUT = -901
+    ETCD_OPERATION_ERROR = -1000
+    ETCD_KEY_NOT_EXIST = -1001
+    ETCD_TRANSACTION_FAIL = -1002
+    ETCD_CTX_CANCELLED = -1003
+    OPLOG_ENTRY_NOT_FOUND = -1004
+    K8S_LEASE_OPERATION_ERROR = -1005
+    K8S_LEASE_NOT_FOUND = -1006
+    INCOMPLETE_OPLOG_CATCH_UP = -1007
+    UNAVAILABLE_IN_CURRENT_STATUS = -1010
+    UNAVAILABLE_IN_CURRENT_MODE = -1011
+    NOT_SUPPORTED = -1012
+    FILE_NOT_FOUND = -1100
+    FILE_OPEN_FAIL = -1101
+    FILE_READ_FAIL = -1102
+    FILE_WRITE_FAIL = -1103
+    FILE_INVALID_BUFFER = -1104
+    FILE_LOCK_FAIL = -1105
+    FILE_INVALID_HANDLE = -1106
+    BUCKET_NOT_FOUND = -1200
+    BUCKET_ALREADY_EXISTS = -1201
+    KEYS_EXCEED_BUCKET_LIMIT = -1202
+    KEYS_ULTRA_LIMIT = -1203
+    UNABLE_OFFLOAD = -1300
+    UNABLE_OFFLOADING = -1301
+    TASK_NOT_FOUND = -1400
+    TASK_PENDING_LIMIT_EXCEEDED = -1401
+    JOB_NOT_FOUND = -1402
+    SERIALIZE_UNSUPPORTED = -1500
+    SERIALIZE_FAIL = -1501
+    DESERIALIZE_FAIL = -1502
+    PERSISTENT_FAIL = -1503
+    DFS_NETWORK_TIMEOUT = -1600
+    DFS_SERVICE_UNAVAILABLE = -1601
+    DFS_QUOTA_EXCEEDED = -1602
+    DFS_PERMISSION_DENIED = -1603
+    DFS_STALE_HANDLE = -1604
+    DFS_PARTIAL_WRITE = -1605
+    TENANT_QUOTA_EXCEEDED = -1700
+    TENANT_NOT_REGISTERED = -1701
+    TENANT_NOT_EMPTY = -1702
+
+
+STORE_CODE_SENTENCES = {
+    0: "Done.",
+    -1: "The client or the master failed in a way that no other code names.",
+    -10: "A buffer is too small for what it should hold.",
+    -100: "The master asked for a part of its table that does not exist.",
+    -101: "The pool has no segment of that name or id.",
+    -102: "The pool has a segment of that id already.",
+    -103: "The master does not know this client.",
+    -200: "The pool is full: no segment has room for the object.",
+    -300: "Client and master speak different versions.",
+    -400: "The key cannot be used.",
+    -500: "The master could not write.",
+    -600: "An argument cannot be used, or the store is not set up.",
+    -601: "The object belongs to another client.",
+    -700: "The object is in no state that can be written.",
+    -701: "The object is in no state that can be read.",
+    -702: "The copy is in no usable state.",
+    -703: "The object is still being written.",
+    -704: "There is no object of that key.",
+    -705: "There is an object of that key already.",
+    -706: "The object may be in use: its lease has not ended.",
+    -707: "The lease ended before the read did, so that the bytes cannot be trusted.",
+    -708: "The object is being copied or moved.",
+    -709: "The object is not being copied or moved.",
+    -710: "There is no such copy of the object.",
+    -711: "There is such a copy of the object already.",
+    -712: "The copy went away meanwhile.",
+    -713: "The copy does not lie in this client's memory.",
+    -714: "A copy of the object is in use.",
+    -800: "The bytes could not be moved; the last error says between whom and why.",
+    -801: "The bytes are not those that were stored.",
+    -900: "The master does not answer, or answered what cannot be understood.",
+    -901: "The master did not answer in time.",
+    -1000: "An operation of the metadata service failed.",
+    -1001: "The metadata service has no such key.",
+    -1002: "A transaction of the metadata service failed.",
+    -1003: "An operation of the metadata service was cancelled.",
+    -1004: "The master's operation log has no such entry.",
+    -1005: "An operation on the cluster's lease failed.",
+    -1006: "The cluster has no such lease.",
+    -1007: "The master has not read its operation log to the end.",
+    -1010: "The master cannot do this in its present state.",
+    -1011: "The master does not do this in its mode of operation.",
+    -1012: "This is not offered.",
+    -1100: "There is no such file.",
+    -1101: "The file cannot be opened.",
+    -1102: "The file cannot be read.",
+    -1103: "The file cannot be written.",
+    -1104: "The file's buffer cannot be used.",
+    -1105: "The file cannot be locked.",
+    -1106: "The file is not open.",
+    -1200: "There is no such bucket on the disk.",
+    -1201: "There is such a bucket on the disk already.",
+    -1202: "A bucket on the disk has too many keys.",
+    -1203: "The disk has too many keys.",
+    -1300: "The object cannot be copied to a disk.",
+    -1301: "The object cannot be copied to a disk now.",
+    -1400: "There is no such task.",
+    -1401: "Too many tasks are waiting.",
+    -1402: "There is no such job.",
+    -1500: "This cannot be written down.",
+    -1501: "Writing down failed.",
+    -1502: "What was written down cannot be read.",
+    -1503: "The master's state cannot be kept.",
+    -1600: "The shared file system did not answer in time.",
+    -1601: "The shared file system is not available.",
+    -1602: "The shared file system's quota is used up.",
+    -1603: "The shared file system does not permit this.",
+    -1604: "The shared file system has forgotten the file.",
+    -1605: "The shared file system wrote only a part.",
+    -1700: "The tenant's quota is used up.",
+    -1701: "The tenant is not known.",
+    -1702: "The tenant still has objects.",
+}
+
+
 class transfer_request(Structure):
     """struct transfer_request."""
 
@@ -145,6 +304,18 @@ class nic_load_stat(Structure):
     )
 
 
+class mooncake_replicate_config(Structure):
+    """struct mooncake_replicate_config."""
+
+    _fields_ = (
+        ("replica_num", c_size_t),
+        ("with_soft_pin", c_int),
+        ("with_hard_pin", c_int),
+        ("preferred_segments", POINTER(c_char_p)),
+        ("preferred_segments_count", c_size_t),
+    )
+
+
 class mooncake_transfer_error(Structure):
     """struct mooncake_transfer_error."""
 
@@ -181,6 +352,43 @@ class mooncake_transfer_options(Structure):
         ("local_name", c_char_p),
         ("device", c_int32),
         ("auto_discover", c_int32),
+    )
+
+
+class mooncake_transfer_store_options(Structure):
+    """struct mooncake_transfer_store_options."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("local_hostname", c_char_p),
+        ("metadata_server", c_char_p),
+        ("protocol", c_char_p),
+        ("device_names", c_char_p),
+        ("master_address", c_char_p),
+        ("tenant", c_char_p),
+        ("global_segment_size_bytes", c_uint64),
+        ("local_buffer_size_bytes", c_uint64),
+        ("engine", c_void_p),
+    )
+
+
+class mooncake_transfer_store_replication(Structure):
+    """struct mooncake_transfer_store_replication."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("replica_count", c_uint64),
+        ("soft_pin_ttl_ms", c_uint64),
+        ("soft_pin", c_int32),
+        ("has_soft_pin_ttl", c_int32),
+        ("hard_pin", c_int32),
+        ("same_node", c_int32),
+        ("data_type", c_int32),
+        ("reserved", c_int32),
+        ("preferred_segments", POINTER(c_char_p)),
+        ("preferred_segment_count", c_size_t),
+        ("group_ids", POINTER(c_char_p)),
+        ("group_id_count", c_size_t),
     )
 
 
@@ -243,6 +451,44 @@ def declare(library: CDLL) -> None:
     library.enableGracefulShutdown.restype = c_int
     library.showLinks.argtypes = (c_void_p, c_char_p, c_size_t, c_int)
     library.showLinks.restype = c_int
+    library.mooncake_store_create.argtypes = ()
+    library.mooncake_store_create.restype = c_void_p
+    library.mooncake_store_destroy.argtypes = (c_void_p,)
+    library.mooncake_store_destroy.restype = None
+    library.mooncake_store_setup.argtypes = (c_void_p, c_char_p, c_char_p, c_uint64, c_uint64, c_char_p, c_char_p, c_char_p)
+    library.mooncake_store_setup.restype = c_int
+    library.mooncake_store_init_all.argtypes = (c_void_p, c_char_p, c_char_p, c_uint64)
+    library.mooncake_store_init_all.restype = c_int
+    library.mooncake_store_health_check.argtypes = (c_void_p,)
+    library.mooncake_store_health_check.restype = c_int
+    library.mooncake_store_put.argtypes = (c_void_p, c_char_p, c_void_p, c_size_t, POINTER(mooncake_replicate_config))
+    library.mooncake_store_put.restype = c_int
+    library.mooncake_store_put_from.argtypes = (c_void_p, c_char_p, c_void_p, c_size_t, POINTER(mooncake_replicate_config))
+    library.mooncake_store_put_from.restype = c_int
+    library.mooncake_store_batch_put_from.argtypes = (c_void_p, POINTER(c_char_p), POINTER(c_void_p), POINTER(c_size_t), c_size_t, POINTER(mooncake_replicate_config), POINTER(c_int))
+    library.mooncake_store_batch_put_from.restype = c_int
+    library.mooncake_store_get_into.argtypes = (c_void_p, c_char_p, c_void_p, c_size_t)
+    library.mooncake_store_get_into.restype = c_int64
+    library.mooncake_store_batch_get_into.argtypes = (c_void_p, POINTER(c_char_p), POINTER(c_void_p), POINTER(c_size_t), c_size_t, POINTER(c_int64))
+    library.mooncake_store_batch_get_into.restype = c_int
+    library.mooncake_store_is_exist.argtypes = (c_void_p, c_char_p)
+    library.mooncake_store_is_exist.restype = c_int
+    library.mooncake_store_batch_is_exist.argtypes = (c_void_p, POINTER(c_char_p), c_size_t, POINTER(c_int))
+    library.mooncake_store_batch_is_exist.restype = c_int
+    library.mooncake_store_get_size.argtypes = (c_void_p, c_char_p)
+    library.mooncake_store_get_size.restype = c_int64
+    library.mooncake_store_get_hostname.argtypes = (c_void_p, c_char_p, c_size_t)
+    library.mooncake_store_get_hostname.restype = c_int
+    library.mooncake_store_remove.argtypes = (c_void_p, c_char_p, c_int)
+    library.mooncake_store_remove.restype = c_int
+    library.mooncake_store_remove_by_regex.argtypes = (c_void_p, c_char_p, c_int)
+    library.mooncake_store_remove_by_regex.restype = c_int64
+    library.mooncake_store_remove_all.argtypes = (c_void_p, c_int)
+    library.mooncake_store_remove_all.restype = c_int64
+    library.mooncake_store_register_buffer.argtypes = (c_void_p, c_void_p, c_size_t)
+    library.mooncake_store_register_buffer.restype = c_int
+    library.mooncake_store_unregister_buffer.argtypes = (c_void_p, c_void_p)
+    library.mooncake_store_unregister_buffer.restype = c_int
     library.mooncake_transfer_version.argtypes = ()
     library.mooncake_transfer_version.restype = c_char_p
     library.mooncake_transfer_code_name.argtypes = (c_int,)
@@ -281,6 +527,30 @@ def declare(library: CDLL) -> None:
     library.mooncake_transfer_topology.restype = c_int
     library.mooncake_transfer_set_log.argtypes = (mooncake_transfer_log_sink_t, c_void_p, c_int)
     library.mooncake_transfer_set_log.restype = c_int
+    library.mooncake_transfer_store_code_name.argtypes = (c_int,)
+    library.mooncake_transfer_store_code_name.restype = c_char_p
+    library.mooncake_transfer_store_code_text.argtypes = (c_int,)
+    library.mooncake_transfer_store_code_text.restype = c_char_p
+    library.mooncake_transfer_store_setup.argtypes = (c_void_p, POINTER(mooncake_transfer_store_options))
+    library.mooncake_transfer_store_setup.restype = c_int
+    library.mooncake_transfer_store_close.argtypes = (c_void_p,)
+    library.mooncake_transfer_store_close.restype = c_int
+    library.mooncake_transfer_store_put.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64), POINTER(mooncake_transfer_store_replication), c_uint32, POINTER(c_int64))
+    library.mooncake_transfer_store_put.restype = c_int
+    library.mooncake_transfer_store_get.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64), c_uint32, POINTER(c_int64))
+    library.mooncake_transfer_store_get.restype = c_int
+    library.mooncake_transfer_store_get_ranges.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64), POINTER(c_int64))
+    library.mooncake_transfer_store_get_ranges.restype = c_int
+    library.mooncake_transfer_store_exist.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, POINTER(c_int64))
+    library.mooncake_transfer_store_exist.restype = c_int
+    library.mooncake_transfer_store_sizes.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, POINTER(c_int64))
+    library.mooncake_transfer_store_sizes.restype = c_int
+    library.mooncake_transfer_store_remove.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, c_int, POINTER(c_int64))
+    library.mooncake_transfer_store_remove.restype = c_int
+    library.mooncake_transfer_store_clear.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, c_char_p, POINTER(c_int64))
+    library.mooncake_transfer_store_clear.restype = c_int
+    library.mooncake_transfer_store_replicas.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, c_char_p, c_size_t, POINTER(c_size_t))
+    library.mooncake_transfer_store_replicas.restype = c_int
 
 
 FUNCTIONS = (
@@ -311,6 +581,25 @@ FUNCTIONS = (
     "getNicLoadStats",
     "enableGracefulShutdown",
     "showLinks",
+    "mooncake_store_create",
+    "mooncake_store_destroy",
+    "mooncake_store_setup",
+    "mooncake_store_init_all",
+    "mooncake_store_health_check",
+    "mooncake_store_put",
+    "mooncake_store_put_from",
+    "mooncake_store_batch_put_from",
+    "mooncake_store_get_into",
+    "mooncake_store_batch_get_into",
+    "mooncake_store_is_exist",
+    "mooncake_store_batch_is_exist",
+    "mooncake_store_get_size",
+    "mooncake_store_get_hostname",
+    "mooncake_store_remove",
+    "mooncake_store_remove_by_regex",
+    "mooncake_store_remove_all",
+    "mooncake_store_register_buffer",
+    "mooncake_store_unregister_buffer",
     "mooncake_transfer_version",
     "mooncake_transfer_code_name",
     "mooncake_transfer_last_error",
@@ -330,4 +619,16 @@ FUNCTIONS = (
     "mooncake_transfer_counters",
     "mooncake_transfer_topology",
     "mooncake_transfer_set_log",
+    "mooncake_transfer_store_code_name",
+    "mooncake_transfer_store_code_text",
+    "mooncake_transfer_store_setup",
+    "mooncake_transfer_store_close",
+    "mooncake_transfer_store_put",
+    "mooncake_transfer_store_get",
+    "mooncake_transfer_store_get_ranges",
+    "mooncake_transfer_store_exist",
+    "mooncake_transfer_store_sizes",
+    "mooncake_transfer_store_remove",
+    "mooncake_transfer_store_clear",
+    "mooncake_transfer_store_replicas",
 )

@@ -6,7 +6,7 @@ import ctypes
 import threading
 
 from . import _abi
-from ._abi import Code, Stage
+from ._abi import Code, Stage, StoreCode
 
 # Only for checkers of types: the module typing costs a quarter of this package's import.
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ class ErrorRecord:
     same failure in the negative numbering of upstream's C interface. ``device`` is the id that
     ``torch.npu.set_device`` takes, ``range`` address and length in bytes of the memory it concerns, ``advice`` what to
     do. ``batch_id``, with ``Code.STILL_RUNNING``, is the batch that may still touch memory; see transfer_check_status.
+    ``store_code`` is what a call of the store returned.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class ErrorRecord:
         "peer",
         "range",
         "stage",
+        "store_code",
         "text",
         "vendor_code",
         "vendor_function",
@@ -57,6 +59,7 @@ class ErrorRecord:
         vendor_log: Optional[str] = None,
         advice: Optional[str] = None,
         batch_id: Optional[int] = None,
+        store_code: Optional[StoreCode] = None,
     ) -> None:
         self.code = code
         self.stage = stage
@@ -72,6 +75,7 @@ class ErrorRecord:
         self.vendor_log = vendor_log
         self.advice = advice
         self.batch_id = batch_id
+        self.store_code = store_code
 
     def __str__(self) -> str:
         return self.text
@@ -98,13 +102,13 @@ def clear_error() -> None:
     _last.record = None
 
 
-def keep(record: ErrorRecord) -> None:
+def keep(record: ErrorRecord, logger: str = "mooncake.engine") -> None:
     """Makes a record the thread's last one and logs it."""
     # Imported on the first failure: an import of the package should cost little.
     import logging
 
     _last.record = record
-    logging.getLogger("mooncake.engine").error("%s", record.text)
+    logging.getLogger(logger).error("%s", record.text)
 
 
 def refuse(message: str, *, stage: Stage = Stage.CONFIGURE, advice: Optional[str] = None) -> None:
@@ -156,3 +160,27 @@ def failed(library: ctypes.CDLL, batch_id: Optional[int] = None) -> Optional[Err
         record.batch_id = batch_id
     keep(record)
     return record
+
+
+def refuse_store(message: str, code: StoreCode = StoreCode.INVALID_PARAMS, advice: Optional[str] = None) -> int:
+    """Keeps a failure of the store found on this side of the C interface; the number to return."""
+    text = f"store: {code.name} ({int(code)}): {message}" + (f"; {advice}" if advice else "")
+    kind = Code.NOT_IMPLEMENTED if code == StoreCode.NOT_SUPPORTED else Code.INVALID_ARGUMENT
+    record = ErrorRecord(kind, Stage.CONFIGURE, message, text, advice=advice, store_code=code)
+    keep(record, "mooncake.store")
+    return int(code)
+
+
+def store_failed(library: ctypes.CDLL, code: int) -> None:
+    """Keeps the failure that a call of the store has just returned, and logs it; a key that is not there is no event."""
+    record = fetch(library)
+    if record is None:
+        return
+    try:
+        record.store_code = StoreCode(code)
+    except ValueError:
+        pass
+    if code == StoreCode.OBJECT_NOT_FOUND:
+        _last.record = record
+    else:
+        keep(record, "mooncake.store")
