@@ -1,4 +1,12 @@
 //! Put and get in all their forms, byte-checked, against a master of ours.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
 
 mod store;
 

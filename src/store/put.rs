@@ -25,8 +25,9 @@ use crate::error::{Code, Error, Stage};
 
 /// Most keys of one call to the master.
 pub const MAX_KEYS_PER_CALL: usize = 16_384;
-/// How often a value is written when places turn out to be unreachable.
-pub const PUT_ATTEMPTS: usize = 3;
+/// How often a place is asked for when places turn out to be unreachable. The master goes on lending the memory of
+/// an owner that died for some seconds; each time it may choose another owner, and a known dead one costs no wait.
+pub const PUT_ATTEMPTS: usize = 12;
 /// How often space is asked for again when the pool is full: a master that evicts by a timer needs a moment.
 pub const FULL_RETRIES: usize = 2;
 /// Pause before that; upstream's master looks every 10 ms.
@@ -137,7 +138,10 @@ impl Core {
                     let failure = Failure::new(ErrorCode::TRANSFER_FAIL, error.clone());
                     set(results, entry.index, Err(failure));
                 }
-                Some(error) if is_of_peer(error) && !last => again.push(entry),
+                // A deadline that has passed is the caller's; there is no time for another one.
+                Some(error) if is_of_peer(error) && error.code() != Code::Timeout && !last => {
+                    again.push(entry);
+                }
                 Some(error) => {
                     failed.push((entry, Failure::new(ErrorCode::TRANSFER_FAIL, error.clone())));
                 }

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     clippy::indexing_slicing,
     reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
 )]

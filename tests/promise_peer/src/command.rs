@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mooncake::engine::{Direction, Engine, Note, Request, TransferFailure};
 use mooncake::error::Result;
 
-use crate::{Peer, chaos, crowd, usage};
+use crate::{Peer, chaos, crowd, store, usage};
 
 fn number<T: std::str::FromStr>(word: &str) -> T {
     word.parse().unwrap_or_else(|_| panic!("\"{word}\" is no number of the right kind"))
@@ -101,6 +101,7 @@ fn run_on(peer: &Peer, engine: &Arc<Engine>, words: &[&str]) -> Result<String, T
         ["chaos", device, place, seed, seconds, targets @ ..] => {
             chaos::run(peer, number(device), number(place), number(seed), number(seconds), targets)?
         }
+        ["store", rest @ ..] => store::run(peer, rest)?,
         ["libraries", word] => usage::mappings(word).to_string(),
         ["close"] => {
             engine.close();

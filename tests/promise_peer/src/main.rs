@@ -17,6 +17,7 @@ mod chaos;
 mod command;
 mod crowd;
 mod memory;
+mod store;
 mod usage;
 
 use std::io::{BufRead, Write};

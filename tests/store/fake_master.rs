@@ -1,0 +1,183 @@
+//! A master that keeps its word until it is told not to: it greets and mounts as one does, and then answers wrongly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
+)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mooncake_wire::codec::Map;
+use mooncake_wire::frame::{self, RequestHeader};
+use mooncake_wire::limits::MAX_REQUEST_BODY_BYTES;
+use mooncake_wire::method::*;
+use mooncake_wire::model::{Buffer, PingAnswer, Placement, Replica, ReplicaList, ReplicaStatus};
+use mooncake_wire::{Function, Method, Profile};
+
+/// How it answers what is not part of a greeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Bytes that are no frame.
+    Garbage,
+    /// The frame of another call.
+    WrongSequence,
+    /// A body of another type.
+    WrongType,
+    /// A frame that says it is longer than any may be.
+    TooLong,
+    /// A frame whose end never comes.
+    Truncated,
+    /// Half of a frame, and the connection ends.
+    HalfAndGone,
+    /// The connection ends.
+    Gone,
+    /// Nothing.
+    Silence,
+    /// One entry too few.
+    TooFew,
+    /// More bytes than the frame says.
+    Trailing,
+    /// Lengths inside of the body that its bytes do not hold.
+    HugeCount,
+    /// A replica at an endpoint that nobody has.
+    Nowhere,
+}
+
+pub const LIES: [Lie; 12] = [
+    Lie::Garbage,
+    Lie::WrongSequence,
+    Lie::WrongType,
+    Lie::TooLong,
+    Lie::Truncated,
+    Lie::HalfAndGone,
+    Lie::Gone,
+    Lie::Silence,
+    Lie::TooFew,
+    Lie::Trailing,
+    Lie::HugeCount,
+    Lie::Nowhere,
+];
+
+/// The listening fake; its threads end with the connections.
+pub struct FakeMaster {
+    pub address: String,
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl FakeMaster {
+    pub fn start(lie: Lie) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                counted.fetch_add(1, Ordering::Relaxed);
+                std::thread::spawn(move || serve(stream.unwrap(), lie));
+            }
+        });
+        Self { address, connections }
+    }
+}
+
+fn serve(mut stream: TcpStream, lie: Lie) -> Option<()> {
+    loop {
+        let mut head = [0; RequestHeader::BYTES];
+        stream.read_exact(&mut head).ok()?;
+        let header = RequestHeader::decode(&head, MAX_REQUEST_BODY_BYTES).ok()?;
+        let mut body = vec![0; header.body_bytes as usize];
+        stream.read_exact(&mut body).ok()?;
+        let function = Function::from_id(header.function_id)?;
+        let mut out = Vec::new();
+        match honest(function, &body, header.sequence, &mut out) {
+            Some(()) => stream.write_all(&out).ok()?,
+            None => lying(&mut stream, function, &body, header.sequence, lie)?,
+        }
+    }
+}
+
+fn reply<'a, M: Method<'a>>(answer: M::Reply, sequence: u32, out: &mut Vec<u8>) -> Option<()> {
+    frame::response(out, sequence, 0, |body| Profile::V0_3_13.encode_reply::<M>(&answer, body)).ok()
+}
+
+/// The calls of a greeting, of a mount and of the heartbeat.
+fn honest(function: Function, body: &[u8], sequence: u32, out: &mut Vec<u8>) -> Option<()> {
+    match function {
+        Function::ServiceReady => reply::<ServiceReady>(Ok("2.0.0".into()), sequence, out),
+        Function::Ping => {
+            let answer = PingAnswer { view_version: 0, client_status: PingAnswer::OK };
+            reply::<Ping>(Ok(answer), sequence, out)
+        }
+        Function::MountSegment => reply::<MountSegment>(Ok(()), sequence, out),
+        Function::ReMountSegment => reply::<ReMountSegment>(Ok(()), sequence, out),
+        Function::UnmountSegment => reply::<UnmountSegment>(Ok(()), sequence, out),
+        Function::BatchGetReplicaList if keys(body) == 0 => {
+            reply::<BatchGetReplicaList>(Vec::new(), sequence, out)
+        }
+        Function::BatchPutStart if starts(body) == 0 => reply::<BatchPutStart>(Vec::new(), sequence, out),
+        Function::BatchPutRevoke => {
+            let call: BatchPutRevoke = Profile::V0_3_13.decode_request(body).ok()?;
+            reply::<BatchPutRevoke>(call.keys.iter().map(|_| Ok(())).collect(), sequence, out)
+        }
+        _ => None,
+    }
+}
+
+fn keys(body: &[u8]) -> usize {
+    Profile::V0_3_13.decode_request::<BatchGetReplicaList>(body).map_or(0, |call| call.keys.len())
+}
+
+fn starts(body: &[u8]) -> usize {
+    Profile::V0_3_13.decode_request::<BatchPutStart>(body).map_or(0, |call| call.keys.len())
+}
+
+fn lying(stream: &mut TcpStream, function: Function, body: &[u8], sequence: u32, lie: Lie) -> Option<()> {
+    let mut out = Vec::new();
+    // The answer that would be right in shape.
+    let replica = |size| Replica {
+        id: 1,
+        placement: Placement::Memory(Buffer {
+            size,
+            address: 4096,
+            protocol: "tcp".into(),
+            endpoint: "127.0.0.1:1".into(),
+        }),
+        status: ReplicaStatus::Complete,
+    };
+    let fewer = usize::from(lie == Lie::TooFew);
+    match function {
+        Function::BatchGetReplicaList => {
+            let list = ReplicaList { replicas: vec![replica(5)], lease_ttl_ms: 10_000, checksum: None };
+            reply::<BatchGetReplicaList>(vec![Ok(list); keys(body) - fewer], sequence, &mut out)
+        }
+        Function::BatchPutStart => {
+            reply::<BatchPutStart>(vec![Ok(vec![replica(5)]); starts(body) - fewer], sequence, &mut out)
+        }
+        Function::BatchExistKey => {
+            let call: BatchExistKey = Profile::V0_3_13.decode_request(body).ok()?;
+            reply::<BatchExistKey>(vec![Ok(true); call.keys.len() - fewer], sequence, &mut out)
+        }
+        _ => reply::<GetReplicaListByRegex>(Ok(Map::default()), sequence, &mut out),
+    }?;
+    match lie {
+        Lie::Garbage => out.iter_mut().for_each(|byte| *byte ^= 0xa5),
+        Lie::WrongSequence => out[4] ^= 1,
+        Lie::WrongType => out[16] ^= 2,
+        Lie::TooLong => out[8..12].copy_from_slice(&u32::MAX.to_le_bytes()),
+        Lie::Truncated | Lie::HalfAndGone => out.truncate(out.len() - 1),
+        Lie::Gone | Lie::Silence => out.clear(),
+        Lie::TooFew | Lie::Nowhere => {}
+        Lie::Trailing => out.extend_from_slice(b"more"),
+        Lie::HugeCount => {
+            // The number of elements follows the type's hash.
+            if let Some(count) = out.get_mut(20) {
+                *count = 255;
+            }
+        }
+    }
+    stream.write_all(&out).ok()?;
+    (!matches!(lie, Lie::Gone | Lie::HalfAndGone)).then_some(())
+}
