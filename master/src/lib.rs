@@ -19,8 +19,10 @@
 //! - `journal`: what survives a restart, and why no byte that was overwritten is ever served.
 //! - `admin`: the HTTP server and, if wanted, the embedded metadata server of the transfer engine.
 //! - `service`: binds the ports and starts the upkeep.
+//! - `stripe`: counters and names that all threads touch in every call, without their waiting for each other.
 //!
-//! Threads: `mm-rpc` (connections and HTTP), `mm-upkeep` (eviction, liveness, every 10 ms), `mm-compaction`.
+//! Threads: `mm-rpc-N` (connections, each with the thread it was given to), `mm-long` (calls that look at every object,
+//! and waiting for the disk), `mm-http` (HTTP, accepting), `mm-upkeep` (eviction, liveness, every 10 ms), `mm-compaction`.
 
 pub mod admin;
 pub mod flags;
@@ -33,3 +35,4 @@ pub mod policy;
 pub mod rpc;
 pub mod service;
 pub mod state;
+mod stripe;

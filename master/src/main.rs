@@ -11,6 +11,9 @@ use mooncake_wire::Profile;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Threads of the admin server, and of whoever accepts RPC connections; those that answer calls come on top.
+const HTTP_THREADS: usize = 2;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let environment = |name: &str| std::env::var(name).ok();
@@ -85,8 +88,8 @@ fn run(settings: &Settings) -> ExitCode {
         log::warn!("cannot raise the limit of open files: {error}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(settings.threads)
-        .thread_name("mm-rpc")
+        .worker_threads(HTTP_THREADS)
+        .thread_name("mm-http")
         .enable_all()
         .build();
     let runtime = match runtime {

@@ -1,8 +1,8 @@
 //! Sees to it that the memory of removed objects goes back to the system, also when nothing else happens.
 //!
 //! The allocator gives freed pages back some time after they were freed, and looks whether that time is over only
-//! when a page is freed. A master that became idle after a removal would keep its peak. So for a while after the
-//! metadata shrank, a block that is a page of its own is taken and freed, untouched, now and then.
+//! when a page is freed. A master that became idle after a removal would keep its peak. So for a while after objects
+//! were removed, a block that is a page of its own is taken and freed, untouched, now and then.
 
 use crate::moment::Moment;
 
@@ -10,29 +10,30 @@ use crate::moment::Moment;
 const PAGE_BYTES: usize = 64 << 20;
 /// How often it is looked.
 const EVERY_MS: u64 = 500;
-/// How many looks after a shrinking free a page: longer than the allocator's delay.
+/// How many looks after a removal free a page: longer than the allocator's delay.
 const LOOKS: u32 = 20;
 
-/// Watches the metadata shrink.
+/// Watches objects being removed.
 #[derive(Debug, Default)]
 pub struct Returner {
-    last_bytes: u64,
+    seen: u64,
     left: u32,
     next: Moment,
 }
 
 impl Returner {
-    /// To be called again and again; `metadata_bytes` is called when it is time to look.
-    pub fn look(&mut self, now: Moment, metadata_bytes: impl FnOnce() -> u64) {
+    /// To be called again and again; `removed`, the number of objects that were removed so far, is called when it is
+    /// time to look.
+    pub fn look(&mut self, now: Moment, removed: impl FnOnce() -> u64) {
         if now < self.next {
             return;
         }
         self.next = now.after_ms(EVERY_MS);
-        let bytes = metadata_bytes();
-        if bytes < self.last_bytes {
+        let removed = removed();
+        if removed != self.seen {
             self.left = LOOKS;
         }
-        self.last_bytes = bytes;
+        self.seen = removed;
         if self.left > 0 {
             self.left -= 1;
             drop(std::hint::black_box(Vec::<u8>::with_capacity(PAGE_BYTES)));

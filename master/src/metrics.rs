@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mooncake_wire::Function;
 
+use crate::stripe::Striped;
+
 /// A number that only goes up.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub struct Counter(Striped<AtomicU64>);
 
 impl Counter {
     /// Adds one.
@@ -16,13 +18,15 @@ impl Counter {
 
     /// Adds some.
     pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+        if count > 0 {
+            self.0.own().fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     /// The value.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.iter().map(|stripe| stripe.load(Ordering::Relaxed)).sum()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::journal::{Journal, JournalError, Options, Verdict};
 use crate::memory::Returner;
 use crate::metrics::Metrics;
 use crate::moment::Clock;
-use crate::rpc::{self, Server};
+use crate::rpc::{self, Server, Workers};
 use crate::state::State;
 
 /// Connections that wait to be accepted; the kernel cuts it to its own limit.
@@ -124,7 +124,8 @@ impl Service {
                 }
             });
         }
-        tokio::spawn(server.run(rpc_listener));
+        let workers = Workers::start(settings.threads).map_err(StartError::Thread)?;
+        tokio::spawn(server.run(rpc_listener, workers));
         let stopping = Arc::new(AtomicBool::new(false));
         let upkeep = periodic("upkeep", TICK, &stopping, {
             let state = Arc::clone(&state);
@@ -132,7 +133,7 @@ impl Service {
             move || {
                 let now = clock.now();
                 state.tick(now);
-                returner.look(now, || state.metadata_bytes());
+                returner.look(now, || state.removed_objects());
             }
         })?;
         periodic("compaction", COMPACTION_CHECK, &stopping, {

@@ -191,7 +191,8 @@ fn slowness_has_an_end() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("listen");
     let address = listener.local_addr().expect("address");
-    runtime.spawn(server.run(listener));
+    let workers = mooncake_master::rpc::Workers::start(1).expect("threads");
+    runtime.spawn(server.run(listener, workers));
 
     let mut slow = TcpStream::connect(address).expect("connect");
     slow.write_all(&header(Function::ExistKey.id(), 1 << 20).encode()).expect("write");

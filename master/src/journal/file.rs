@@ -299,6 +299,12 @@ impl Journal {
         self.options.sync
     }
 
+    /// Whether something was appended that a flush would write.
+    #[must_use]
+    pub fn has_unwritten(&self) -> bool {
+        self.flushed.load(Ordering::Acquire) < self.appended.load(Ordering::Acquire)
+    }
+
     /// Whether journalling has stopped.
     #[must_use]
     pub fn failed(&self) -> bool {

@@ -1,18 +1,23 @@
 //! One connection: cut frames from what was read, answer them, write the answers.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use mooncake_wire::Function;
 use mooncake_wire::frame::RequestHeader;
 use mooncake_wire::limits::MAX_REQUEST_BODY_BYTES;
 use mooncake_wire::{DecodeError, Profile};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::dispatch::Call;
+use super::dispatch::{Call, is_long};
 use super::{BYTES_PER_SECOND, FREE_HELD_BYTES, MAX_HELD_BYTES, Server};
 
 /// What is read at a time.
@@ -46,7 +51,7 @@ impl From<std::io::Error> for End {
 }
 
 /// What is known of a peer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// The release its calls so far showed.
@@ -55,7 +60,7 @@ pub(super) struct Peer {
     pub(super) complained: bool,
 }
 
-pub(super) async fn serve(server: &Server, mut stream: TcpStream, address: SocketAddr) {
+pub(super) async fn serve(server: &Arc<Server>, mut stream: TcpStream, address: SocketAddr) {
     let mut peer = Peer { address, profile: None, complained: false };
     let end = exchange(server, &mut stream, &mut peer).await;
     if let Err(End::Refused(reason)) = end {
@@ -64,15 +69,28 @@ pub(super) async fn serve(server: &Server, mut stream: TcpStream, address: Socke
     }
 }
 
+/// What comes next on a connection.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Bytes are to be read.
+    #[default]
+    Read,
+    /// What was read begins with whole frames.
+    Frames,
+    /// It begins with a call that may take long.
+    Long,
+}
+
 /// What is left after one turn.
 #[derive(Default)]
 struct Rest {
-    /// The start of a frame that is not whole.
+    /// The start of a frame that is not whole, or what `next` says.
     input: Vec<u8>,
     /// Answers that the peer has not taken.
     output: Vec<u8>,
-    /// Whether `input` begins with whole frames.
-    more: bool,
+    /// Whether the journal has to be on the disk before `output` is sent.
+    unsynced: bool,
+    next: Next,
     /// Whether the last turn answered a frame, so that the one that is not whole began in it.
     answered: bool,
 }
@@ -106,33 +124,81 @@ impl Drop for Held<'_> {
     }
 }
 
-async fn exchange(server: &Server, stream: &mut TcpStream, peer: &mut Peer) -> Result<(), End> {
+async fn exchange(server: &Arc<Server>, stream: &mut TcpStream, peer: &mut Peer) -> Result<(), End> {
     let mut rest = Rest::default();
     let mut held = Held { server, bytes: 0 };
     let mut begun: Option<Instant> = None;
     loop {
         held.set(rest.input.len() + rest.output.len())?;
+        if std::mem::take(&mut rest.unsynced) {
+            let state = Arc::clone(&server.state);
+            beside(move || state.flush()).await?;
+        }
         if !rest.output.is_empty() {
             write(stream, &rest.output, server.settings.frame_timeout).await?;
             rest.output = Vec::new();
         }
-        if !rest.more {
-            if rest.input.is_empty() {
-                wait(stream, server.settings.idle_timeout).await?;
+        let limit = match rest.next {
+            Next::Long => {
+                long(server, peer, &mut rest).await?;
+                continue;
+            }
+            Next::Frames => {
+                // The other connections of this thread come in between.
+                tokio::task::yield_now().await;
+                None
+            }
+            Next::Read if rest.input.is_empty() => {
                 begun = None;
-            } else {
+                server.settings.idle_timeout
+            }
+            Next::Read => {
                 let start = *begun.filter(|_| !rest.answered).get_or_insert_with(Instant::now);
                 begun = Some(start);
-                let limit = allowance(server.settings.frame_timeout, rest.input.len())
-                    .saturating_sub(start.elapsed());
-                let late = |_| End::Refused("a frame did not end in time".into());
-                wait(stream, Some(limit)).await.map_err(late)?;
+                let limit = allowance(server.settings.frame_timeout, rest.input.len());
+                Some(limit.saturating_sub(start.elapsed()))
             }
-        }
-        if !BUFFERS.with_borrow_mut(|buffers| turn(server, stream, peer, &mut rest, buffers))? {
+        };
+        let whole = rest.input.is_empty();
+        let turn = poll_fn(|context| {
+            BUFFERS.with_borrow_mut(|buffers| turn(context, server, stream, peer, &mut rest, buffers))
+        });
+        let more = match limit {
+            None => turn.await?,
+            Some(limit) => match timeout(limit, turn).await {
+                Ok(more) => more?,
+                Err(_) if whole => return Err(End::Closed),
+                Err(_) => return Err(End::Refused("a frame did not end in time".into())),
+            },
+        };
+        if !more {
             return Ok(());
         }
     }
+}
+
+/// Does what may take long on a thread where nobody waits for it.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, End> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| End::Refused(format!("a call ended early: {error}")))
+}
+
+/// Answers the call that `rest.input` begins with, beside this thread.
+async fn long(server: &Arc<Server>, peer: &mut Peer, rest: &mut Rest) -> Result<(), End> {
+    let (server, mut caller) = (Arc::clone(server), peer.clone());
+    let mut input = std::mem::take(&mut rest.input);
+    let work = move || {
+        let mut output = Vec::new();
+        let (used, _) = answer(&server, &mut caller, &input, &mut output, true)?;
+        server.state.flush();
+        input.drain(..used);
+        Ok::<_, End>((caller, input, output))
+    };
+    (*peer, rest.input, rest.output) = beside(work).await??;
+    rest.next = if rest.input.is_empty() { Next::Read } else { Next::Frames };
+    rest.answered = true;
+    Ok(())
 }
 
 /// How long so many bytes may take.
@@ -142,68 +208,80 @@ fn allowance(least: Duration, bytes: usize) -> Duration {
 
 /// Reads once, answers every whole frame, and writes what the peer takes. False at the end of the connection.
 fn turn(
+    context: &mut Context<'_>,
     server: &Server,
-    stream: &TcpStream,
+    stream: &mut TcpStream,
     peer: &mut Peer,
     rest: &mut Rest,
     buffers: &mut Buffers,
-) -> Result<bool, End> {
+) -> Poll<Result<bool, End>> {
     let Buffers { input, output } = buffers;
-    output.clear();
     let mut read: &[u8] = &[];
-    if !rest.more {
-        match stream.try_read(input) {
-            Ok(0) => return Ok(false),
-            Ok(count) => read = input.get(..count).unwrap_or_default(),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                rest.answered = false;
-                return Ok(true);
-            }
-            Err(error) => return Err(error.into()),
+    if rest.next == Next::Read {
+        let mut buffer = ReadBuf::new(input);
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
+        let count = buffer.filled().len();
+        if count == 0 {
+            return Poll::Ready(Ok(false));
         }
+        read = input.get(..count).unwrap_or_default();
     }
+    output.clear();
     // Most calls are whole in one read and are answered from the thread's buffer.
-    let (used, more) = if rest.input.is_empty() {
-        let (used, more) = answer(server, peer, read, output)?;
+    let (used, next) = if rest.input.is_empty() {
+        let (used, next) = answer(server, peer, read, output, false)?;
         rest.input.extend_from_slice(read.get(used..).unwrap_or_default());
-        (0, more)
+        (0, next)
     } else {
         rest.input.extend_from_slice(read);
-        answer(server, peer, &rest.input, output)?
+        answer(server, peer, &rest.input, output, false)?
     };
     rest.input.drain(..used);
     if rest.input.is_empty() {
         rest.input = Vec::new();
     }
-    rest.more = more;
+    rest.next = next;
     rest.answered = !output.is_empty();
-    if !output.is_empty() {
-        flush(server);
-        let written = match stream.try_write(output) {
+    if output.is_empty() {
+        return Poll::Ready(Ok(true));
+    }
+    let written = if waits_for_disk(server) {
+        rest.unsynced = true;
+        0
+    } else {
+        server.state.flush();
+        match stream.try_write(output) {
             Ok(written) => written,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error.into()),
-        };
-        rest.output.extend_from_slice(output.get(written..).unwrap_or_default());
-        output.clear();
-        output.shrink_to(KEPT_BYTES);
-    }
-    Ok(true)
+            Err(error) => return Poll::Ready(Err(error.into())),
+        }
+    };
+    rest.output.extend_from_slice(output.get(written..).unwrap_or_default());
+    output.clear();
+    output.shrink_to(KEPT_BYTES);
+    Poll::Ready(Ok(true))
 }
 
-/// Answers the whole frames at the start of `input`; the answer is how many bytes they took, and whether it stopped
-/// before the last of them.
+/// Whether something has to come to the disk before the answers may be sent.
+fn waits_for_disk(server: &Server) -> bool {
+    server.state.journal().is_some_and(|journal| journal.waits_for_disk() && journal.has_unwritten())
+}
+
+/// Answers the whole frames at the start of `input`; the answer is how many bytes they took, and what comes next.
+///
+/// Only if `long` is a call answered that may take long, and then it is the only one.
 fn answer(
     server: &Server,
     peer: &mut Peer,
     input: &[u8],
     output: &mut Vec<u8>,
-) -> Result<(usize, bool), End> {
+    long: bool,
+) -> Result<(usize, Next), End> {
     let mut used = 0;
     loop {
         let rest = input.get(used..).unwrap_or_default();
         let Some(header) = rest.first_chunk::<{ RequestHeader::BYTES }>() else {
-            return Ok((used, false));
+            return Ok((used, Next::Read));
         };
         let refused = |error: DecodeError| End::Refused(error.to_string());
         let header = RequestHeader::decode(header, MAX_REQUEST_BODY_BYTES).map_err(refused)?;
@@ -212,23 +290,22 @@ fn answer(
         let body_end = RequestHeader::BYTES.saturating_add(body_bytes);
         let end = body_end.saturating_add(attachment_bytes);
         let (Some(body), true) = (rest.get(RequestHeader::BYTES..body_end), rest.len() >= end) else {
-            return Ok((used, false));
+            return Ok((used, Next::Read));
         };
         if output.len() >= ANSWER_BYTES {
-            return Ok((used, true));
+            return Ok((used, Next::Frames));
+        }
+        let function = Function::from_id(header.function_id);
+        if !long && function.is_some_and(is_long) {
+            return Ok((used, Next::Long));
         }
         let now = server.clock.now();
-        let call = Call { state: &server.state, fixed: server.settings.profile, now, header, body };
+        let call = Call { state: &server.state, fixed: server.settings.profile, now, header, function, body };
         call.answer(peer, output);
         used += end;
-    }
-}
-
-/// The journal before the answer. Waiting for the disk must not hold the other tasks of this thread.
-fn flush(server: &Server) {
-    match server.state.journal() {
-        Some(journal) if journal.waits_for_disk() => tokio::task::block_in_place(|| server.state.flush()),
-        _ => server.state.flush(),
+        if long {
+            return Ok((used, Next::Frames));
+        }
     }
 }
 
@@ -236,15 +313,5 @@ async fn write(stream: &mut TcpStream, output: &[u8], least: Duration) -> Result
     match timeout(allowance(least, output.len()), stream.write_all(output)).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(End::Refused("an answer was not taken in time".into())),
-    }
-}
-
-async fn wait(stream: &TcpStream, limit: Option<Duration>) -> Result<(), End> {
-    match limit {
-        None => Ok(stream.readable().await?),
-        Some(limit) => match timeout(limit, stream.readable()).await {
-            Ok(ready) => Ok(ready?),
-            Err(_) => Err(End::Closed),
-        },
     }
 }

@@ -23,7 +23,20 @@ pub(super) struct Call<'c> {
     pub(super) fixed: Option<Profile>,
     pub(super) now: Moment,
     pub(super) header: RequestHeader,
+    /// The function that the header names, if it is one.
+    pub(super) function: Option<Function>,
     pub(super) body: &'c [u8],
+}
+
+/// Whether a call looks at every object, so that it takes as long as there are many.
+pub(super) const fn is_long(function: Function) -> bool {
+    matches!(
+        function,
+        Function::GetReplicaListByRegex
+            | Function::RemoveAll
+            | Function::RemoveByRegex
+            | Function::UnmountSegment
+    )
 }
 
 /// Why a call was not carried out.
@@ -35,7 +48,7 @@ enum Failure {
 impl<'c> Call<'c> {
     /// Appends the answer to `out`.
     pub(super) fn answer(&self, peer: &mut Peer, out: &mut Vec<u8>) {
-        let Some(function) = Function::from_id(self.header.function_id) else {
+        let Some(function) = self.function else {
             log::debug!("{}: unknown function id {:08x}", peer.address, self.header.function_id);
             self.refuse(out, RpcError::NO_FUNCTION, "the rpc function not registered");
             return;
@@ -188,9 +201,8 @@ impl<'c> Call<'c> {
             Function::GetReplicaList => {
                 self.run::<GetReplicaList<'_>>(profile, out, |call| state.replicas(call.key, now))
             }
-            Function::BatchGetReplicaList => self.run::<BatchGetReplicaList<'_>>(profile, out, |call| {
-                call.keys.iter().map(|key| state.replicas(key, now)).collect()
-            }),
+            Function::BatchGetReplicaList => self
+                .run::<BatchGetReplicaList<'_>>(profile, out, |call| state.batch_replicas(&call.keys, now)),
             Function::GetReplicaListByRegex => self.run::<GetReplicaListByRegex<'_>>(profile, out, |call| {
                 pattern(call.pattern).map(|pattern| Map(state.replicas_by_pattern(&pattern, now)))
             }),

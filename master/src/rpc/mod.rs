@@ -1,4 +1,4 @@
-//! The RPC server: upstream's coro_rpc on TCP, one task per connection.
+//! The RPC server: upstream's coro_rpc on TCP, one task per connection, on threads that share nothing but the state.
 //!
 //! A connection's calls are answered in order, and everything a call changed is in the journal before its answer is
 //! sent. What a connection sends is bounded: a frame that is not ours, or too long, or that does not come to its end
@@ -8,6 +8,7 @@ mod connection;
 mod dispatch;
 mod tally;
 mod unavailable;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mooncake_wire::Profile;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::moment::Clock;
 use crate::state::State;
+pub use workers::Workers;
 
 /// Most connections at a time. Each idle one takes about a kilobyte here and as much in the kernel.
 pub const MAX_CONNECTIONS: usize = 65_536;
@@ -76,15 +78,17 @@ impl Server {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Accepts connections for ever.
-    pub async fn run(self: Arc<Self>, listener: TcpListener) {
+    /// Accepts connections for ever and gives them to the threads.
+    pub async fn run(self: Arc<Self>, listener: TcpListener, workers: Workers) {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     if let Err(error) = stream.set_nodelay(self.settings.no_delay) {
                         log::debug!("{peer}: {error}");
                     }
-                    self.clone().spawn(stream, peer);
+                    if let Err(error) = Arc::clone(&self).spawn(stream, peer, &workers) {
+                        log::warn!("{peer}: {error}");
+                    }
                 }
                 Err(error) => {
                     log::warn!("accept: {error}");
@@ -94,17 +98,40 @@ impl Server {
         }
     }
 
-    fn spawn(self: Arc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn spawn(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, workers: &Workers) -> std::io::Result<()> {
         let metrics = self.state.metrics();
         metrics.connections_accepted.increment();
-        if self.open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+        let open = Open::new(Arc::clone(&self));
+        let Some((worker, place)) = workers.place().filter(|_| self.open_connections() <= MAX_CONNECTIONS)
+        else {
             metrics.connections_refused.increment();
-            return;
-        }
-        tokio::spawn(async move {
-            connection::serve(&self, stream, peer).await;
-            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        // It leaves the event loop that accepted it for that of its thread.
+        let stream = stream.into_std()?;
+        worker.spawn(async move {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => connection::serve(&self, stream, peer).await,
+                Err(error) => log::warn!("{peer}: {error}"),
+            }
+            drop((open, place));
         });
+        Ok(())
+    }
+}
+
+/// One open connection, as long as it lives: also if what serves it panics.
+struct Open(Arc<Server>);
+
+impl Open {
+    fn new(server: Arc<Server>) -> Self {
+        server.open.fetch_add(1, Ordering::Relaxed);
+        Self(server)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

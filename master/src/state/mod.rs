@@ -367,6 +367,12 @@ impl State {
         self.shards.iter().map(|shard| shard.lock().metadata_bytes()).sum()
     }
 
+    /// Objects that were removed, evicted or lost so far.
+    #[must_use]
+    pub fn removed_objects(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().removed()).sum()
+    }
+
     /// The pool in numbers.
     #[must_use]
     pub fn totals(&self, now: Moment) -> Totals {

@@ -21,6 +21,14 @@ pub fn pattern(text: &[u8]) -> Outcome<Regex> {
     builder.unicode(false).size_limit(MAX_PATTERN_BYTES).build().map_err(|_| ErrorCode::INVALID_PARAMS)
 }
 
+/// Reads of one call, which are counted once.
+#[derive(Default)]
+struct Sums {
+    reads: u64,
+    hits: u64,
+    bytes: u64,
+}
+
 impl State {
     fn lease(&self, object: &mut Object, now: Moment) {
         object.lease_until = object.lease_until.max(now.after_ms(self.policy.lease_ttl_ms));
@@ -45,7 +53,28 @@ impl State {
     /// # Errors
     /// `OBJECT_NOT_FOUND`, `REPLICA_IS_NOT_READY`.
     pub fn replicas(&self, key: &[u8], now: Moment) -> Outcome<ReplicaList> {
-        self.metrics.reads.increment();
+        let mut sums = Sums::default();
+        let found = self.read(key, now, &mut sums);
+        self.count(&sums);
+        found
+    }
+
+    /// The same of many objects.
+    pub fn batch_replicas(&self, keys: &[&[u8]], now: Moment) -> Vec<Outcome<ReplicaList>> {
+        let mut sums = Sums::default();
+        let found = keys.iter().map(|key| self.read(key, now, &mut sums)).collect();
+        self.count(&sums);
+        found
+    }
+
+    fn count(&self, sums: &Sums) {
+        self.metrics.reads.add(sums.reads);
+        self.metrics.hits.add(sums.hits);
+        self.metrics.hit_bytes.add(sums.bytes);
+    }
+
+    fn read(&self, key: &[u8], now: Moment, sums: &mut Sums) -> Outcome<ReplicaList> {
+        sums.reads += 1;
         let hashed = self.hashed(key);
         let mut shard = self.shard(hashed);
         let object = shard.get_mut(hashed.hash, key).ok_or(ErrorCode::OBJECT_NOT_FOUND)?;
@@ -55,8 +84,8 @@ impl State {
             Standing::Awaiting | Standing::Lost => return Err(ErrorCode::OBJECT_NOT_FOUND),
         }
         self.lease(object, now);
-        self.metrics.hits.increment();
-        self.metrics.hit_bytes.add(object.length());
+        sums.hits += 1;
+        sums.bytes = sums.bytes.saturating_add(object.length());
         Ok(ReplicaList {
             replicas: object.describe(),
             lease_ttl_ms: self.policy.lease_ttl_ms,

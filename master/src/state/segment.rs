@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::extents::Extents;
 use crate::moment::Moment;
+use crate::stripe::Striped;
 
 /// Where a segment is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,13 @@ impl SegmentStatus {
     }
 }
 
+/// What a reader is told of a segment besides the address.
+#[derive(Debug)]
+struct Told {
+    endpoint: Arc<str>,
+    protocol: Arc<str>,
+}
+
 /// A segment. What the client said of it never changes.
 #[derive(Debug)]
 pub struct Segment {
@@ -66,6 +74,8 @@ pub struct Segment {
     pub endpoint: Arc<str>,
     /// Its protocol.
     pub protocol: Arc<str>,
+    /// Copies of the two, since every answer that names a replica takes and gives them back.
+    told: Striped<Told>,
     extents: Mutex<Extents>,
     status: AtomicU8,
     mounted_at: AtomicU64,
@@ -86,6 +96,10 @@ impl Segment {
             size: segment.size,
             endpoint: segment.te_endpoint.as_str().into(),
             protocol: protocol.into(),
+            told: Striped::new(|| Told {
+                endpoint: segment.te_endpoint.as_str().into(),
+                protocol: protocol.into(),
+            }),
             extents: Mutex::new(Extents::new(segment.size)),
             status: AtomicU8::new(status.code()),
             mounted_at: AtomicU64::new(now.0),
@@ -205,11 +219,12 @@ impl Range {
     /// The range as clients are told it.
     #[must_use]
     pub fn buffer(&self) -> model::Buffer {
+        let told = self.segment.told.own();
         model::Buffer {
             size: self.length,
             address: self.segment.base.wrapping_add(self.offset),
-            protocol: Arc::clone(&self.segment.protocol),
-            endpoint: Arc::clone(&self.segment.endpoint),
+            protocol: Arc::clone(&told.protocol),
+            endpoint: Arc::clone(&told.endpoint),
         }
     }
 }

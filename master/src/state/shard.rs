@@ -21,6 +21,8 @@ pub struct Slot {
 pub struct Shard {
     table: HashTable<Slot>,
     tally: Tally,
+    /// Objects that were taken out so far.
+    removed: u64,
 }
 
 /// Sums over the objects of a shard, so that nobody has to look at each.
@@ -76,6 +78,12 @@ impl Shard {
         self.tally.key_bytes + each * (self.table.len() as u64)
     }
 
+    /// Objects that were taken out so far; only grows.
+    #[must_use]
+    pub const fn removed(&self) -> u64 {
+        self.removed
+    }
+
     /// Whether any put may be unfinished.
     #[must_use]
     pub const fn has_processing(&self) -> bool {
@@ -120,6 +128,7 @@ impl Shard {
             Entry::Occupied(mut occupied) => {
                 let old = std::mem::replace(&mut occupied.get_mut().object, object);
                 self.tally.take(Tally::of(&old));
+                self.removed += 1;
                 Some(old)
             }
             Entry::Vacant(vacant) => {
@@ -134,6 +143,7 @@ impl Shard {
         let found = self.table.find_entry(hash, |slot| slot.hash == hash && *slot.object.key == *key).ok()?;
         let (slot, _) = found.remove();
         self.tally.take(Tally::of(&slot.object));
+        self.removed += 1;
         Some(slot.object)
     }
 
@@ -142,6 +152,7 @@ impl Shard {
         let mut gone = Tally::default();
         for slot in self.table.extract_if(|slot| choose(&slot.object)) {
             gone.add(Tally::of(&slot.object));
+            self.removed += 1;
             removed(slot.object);
         }
         self.tally.take(gone);
