@@ -133,6 +133,26 @@ fn a_delayed_transfer_is_aborted_before_it_moves_a_byte() {
 }
 
 #[test]
+fn a_call_that_takes_longer_than_its_limit_fails_before_the_deadline() {
+    if !inside("a_call_that_takes_longer_than_its_limit_fails_before_the_deadline", &[]) {
+        return;
+    }
+    let limited = Config { ascend_transfer_timeout: Duration::from_millis(300), ..Config::default() };
+    let (a, b) = (node_with(0, &limited, false), node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    a.must_transfer(&b, Direction::Write, &[(near, far, MIB)]);
+    faults("transfer=delay:60000@1");
+    let begun = Instant::now();
+    let (outcome, error) = a.transfer(&b, Direction::Write, &[(near, far, MIB)]);
+    let error = error.unwrap();
+    assert_eq!((outcome.failed, error.code()), (1, Code::Timeout), "{error}");
+    assert!(error.to_string().contains("ASCEND_TRANSFER_TIMEOUT"), "{error}");
+    assert!(begun.elapsed() < ascend_pair::LONG, "{:?}", begun.elapsed());
+    faults("");
+    a.must_transfer(&b, Direction::Write, &[(near, far, MIB)]);
+}
+
+#[test]
 fn a_refused_call_fails_its_request_with_the_vendors_words() {
     if !inside("a_refused_call_fails_its_request_with_the_vendors_words", &[]) {
         return;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use mooncake::config::table::{APPLIED, SILENT};
-use mooncake::config::{Config, Variable};
+use mooncake::config::{Config, REFUSED, Variable, refused};
 use serde_json::{Value, json};
 
 use crate::console::{result, tell};
@@ -29,6 +29,11 @@ pub(crate) fn run(json: bool, all: bool) -> ExitCode {
         if all && let Some(object) = document.as_object_mut() {
             let silent: Vec<&str> = SILENT.iter().flat_map(|(_, names)| names.iter().copied()).collect();
             object.insert("without_effect".to_owned(), json!(silent));
+            let refused: Vec<Value> = REFUSED
+                .iter()
+                .map(|refused| json!({ "names": refused.names, "reason": refused.reason }))
+                .collect();
+            object.insert("refused".to_owned(), json!(refused));
         }
         result(document.to_string());
     } else {
@@ -39,9 +44,20 @@ pub(crate) fn run(json: bool, all: bool) -> ExitCode {
             for (group, names) in SILENT {
                 result(format!("accepted without effect ({group}): {}", names.join(" ")));
             }
+            for refused in REFUSED {
+                result(format!("refused: {}: {}", refused.names.join(" "), refused.reason));
+            }
         }
         for warning in &warnings {
             tell(format!("unusable: {warning}"));
+        }
+        let variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        for warning in refused(&variables) {
+            tell(format!("refused: {warning}"));
         }
     }
     if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -3,6 +3,7 @@
 //! [`Config::from_env`] reads the variables of [`table`]; nothing else in the library looks at the
 //! environment. An unusable value is reported and its default holds: settings never make a process abort.
 
+pub mod refused;
 pub mod table;
 pub mod unread;
 pub mod variable;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+pub use refused::{REFUSED, Refused, refused};
 pub use unread::{Unread, report_unread, unread};
 use variable::Reader;
 pub use variable::{Kind, Variable, Warning};
@@ -55,8 +57,6 @@ pub struct Config {
     pub ascend_connect_timeout: Duration,
     /// `ASCEND_TRANSFER_TIMEOUT`.
     pub ascend_transfer_timeout: Duration,
-    /// `ASCEND_BASE_PORT`.
-    pub ascend_base_port: u16,
     /// `ASCEND_AGGREGATE_ENABLE`.
     pub ascend_aggregate: bool,
     /// `ASCEND_TRANSPORT_PRINT`.
@@ -181,7 +181,6 @@ impl Config {
             log_level: log_level(r),
             ascend_connect_timeout: milliseconds(r, &table::ASCEND_CONNECT_TIMEOUT),
             ascend_transfer_timeout: milliseconds(r, &table::ASCEND_TRANSFER_TIMEOUT),
-            ascend_base_port: r.number_as(&table::ASCEND_BASE_PORT),
             ascend_aggregate: r.switch(&table::ASCEND_AGGREGATE_ENABLE),
             ascend_print: r.switch(&table::ASCEND_TRANSPORT_PRINT),
             rdma_traffic_class: traffic_class(r),

@@ -1,7 +1,8 @@
 //! The table of every environment variable: those with an effect, and those taken without a word.
 //!
 //! The README section and `doctor` are made from it. A variable upstream reads and that does not apply here
-//! stands in [`SILENT`], so that an environment written for upstream raises no warning.
+//! stands in [`SILENT`], so that an environment written for upstream raises no warning; one that asks an NPU transport for
+//! what it cannot do stands in [`REFUSED`](super::refused::REFUSED).
 
 use super::variable::{Kind, Variable};
 
@@ -51,10 +52,9 @@ variables! {
     LOG_LEVEL = "MC_LOG_LEVEL": Kind::Text("");
     /// Longest time in which a channel between two NPUs has to come up.
     ASCEND_CONNECT_TIMEOUT = "ASCEND_CONNECT_TIMEOUT": number(10_000, 1, DAY_MS, "ms");
-    /// Longest time one vendor call that moves data may take.
-    ASCEND_TRANSFER_TIMEOUT = "ASCEND_TRANSFER_TIMEOUT": number(10_000, 1, DAY_MS, "ms");
-    /// Lowest port offered for the device side of a channel.
-    ASCEND_BASE_PORT = "ASCEND_BASE_PORT": number(20_000, 1024, 65_535, "port");
+    /// Longest time one vendor call that moves data may take, once its turn has come.
+    ASCEND_TRANSFER_TIMEOUT = "ASCEND_TRANSFER_TIMEOUT" | "ASCEND_TRANSPORT_TRANSFER_TIMEOUT":
+        number(10_000, 1, DAY_MS, "ms");
     /// Lets small blocks be gathered before they are sent.
     ASCEND_AGGREGATE_ENABLE = "ASCEND_AGGREGATE_ENABLE": Kind::Exactly("1");
     /// Logs one line for each batch the NPU transport moved.
@@ -196,26 +196,6 @@ pub const SILENT: &[(&str, &[&str])] = &[
             "MOONCAKE_STORE_*",
             "MOONCAKE_CLIENT_HTTP_PORT",
             "MOONCAKE_ENABLE_CLIENT_HTTP_SERVER",
-        ],
-    ),
-    (
-        "upstream's other NPU transports",
-        &[
-            "ASCEND_USE_ASYNC_TRANSFER",
-            "ASCEND_USE_SHORT_CONNECTION",
-            "ASCEND_AUTO_CONNECT",
-            "ASCEND_BUFFER_POOL",
-            "ASCEND_THREAD_POOL_SIZE",
-            "ASCEND_LOCAL_COMM_RES",
-            "ASCEND_GLOBAL_RESOURCE_CONFIG",
-            "ASCEND_ENABLE_USE_FABRIC_MEM",
-            "ASCEND_TRANSPORT_TRANSFER_TIMEOUT",
-            "ASCEND_TRANSPORT_TRANSFER_MAX_RETRY_COUNT",
-            "ASCEND_TRANSPORT_TRANSFER_ENABLE_FAST_RECOVERY",
-            "ASCEND_TRANSPORT_MAX_REG_MEMORY_NUM",
-            "ASCEND_TRANSPORT_EPOLL_WAIT_TIMEOUT",
-            "MC_UBSHMEM_*",
-            "MC_USE_UBSHMEM_IPC",
         ],
     ),
     (

@@ -5,6 +5,7 @@
 
 use std::sync::Once;
 
+use super::refused::{is_refused, refused};
 use super::table::{APPLIED, SILENT};
 
 /// A variable that is set and has no effect.
@@ -49,13 +50,19 @@ pub fn unread<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Unread> {
     names.into_iter().filter_map(judge).collect()
 }
 
-/// Logs what [`unread`] finds in the environment, once for the process.
+/// Logs what [`unread`] and [`refused`] find in the environment, once for the process.
 pub fn report_unread() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let names: Vec<String> =
-            std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
-        for Unread { name, suggestion } in unread(names.iter().map(String::as_str)) {
+        let variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        for warning in refused(&variables) {
+            log::warn!("{warning}");
+        }
+        for Unread { name, suggestion } in unread(variables.iter().map(|(name, _)| name.as_str())) {
             match suggestion {
                 Some(meant) => log::warn!("{name} is set but not used; did you mean {meant}?"),
                 None => log::warn!("{name} is set but not used"),
@@ -79,6 +86,7 @@ fn judge(name: &str) -> Option<Unread> {
 
 fn is_known(name: &str) -> bool {
     applied_names().any(|known| known == name)
+        || is_refused(name)
         || SILENT.iter().flat_map(|(_, names)| names.iter()).any(|known| match known.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
             None => *known == name,

@@ -53,6 +53,14 @@ pub struct Warning {
     pub text: String,
 }
 
+impl Warning {
+    /// About a variable, with the beginning of its value.
+    #[must_use]
+    pub fn new(name: &str, value: &str, text: impl Into<String>) -> Self {
+        Self { name: name.into(), value: value.chars().take(SHOWN_CHARACTERS).collect(), text: text.into() }
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={:?}: {}", self.name, self.value, self.text)
@@ -116,11 +124,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn warn(&mut self, name: &str, value: &str, text: impl Into<String>) {
-        self.warnings.push(Warning {
-            name: name.into(),
-            value: value.chars().take(SHOWN_CHARACTERS).collect(),
-            text: text.into(),
-        });
+        self.warnings.push(Warning::new(name, value, text));
     }
 
     /// A number within its range; `None` when the variable is absent or unusable.

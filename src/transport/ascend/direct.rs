@@ -162,6 +162,8 @@ pub struct Pipeline {
     flights: VecDeque<Flight>,
     descriptors: Vec<Descriptor>,
     next_event: usize,
+    /// Since when the oldest call is the oldest.
+    turn: Instant,
 }
 
 impl Pipeline {
@@ -172,6 +174,7 @@ impl Pipeline {
             flights: VecDeque::with_capacity(WINDOW),
             descriptors: Vec::with_capacity(MAX_EXTENTS_PER_CALL),
             next_event: 0,
+            turn: Instant::now(),
         }
     }
 
@@ -185,6 +188,12 @@ impl Pipeline {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.flights.len() < WINDOW
+    }
+
+    /// How long the oldest call has been waited for; nothing when none is in flight.
+    #[must_use]
+    pub fn oldest_waits(&self) -> Duration {
+        if self.flights.is_empty() { Duration::ZERO } else { self.turn.elapsed() }
     }
 
     /// The requests in flight, each once or more.
@@ -208,6 +217,9 @@ impl Pipeline {
             .and_then(|()| runtime.record_event(event, stream));
         cause(lane, accepted)?;
         cursor.submitting = cursor.submitting.saturating_add(start.elapsed());
+        if self.flights.is_empty() {
+            self.turn = start;
+        }
         self.flights.push_back(Flight {
             request: Arc::clone(&cursor.request),
             end: cursor.extent,
@@ -275,6 +287,7 @@ impl Pipeline {
 
     fn land(&mut self, arrivals: &mut Vec<Arrival>) {
         let Some(flight) = self.flights.pop_front() else { return };
+        self.turn = Instant::now();
         flight.request.arrived(flight.end);
         if flight.request.is_finished() {
             arrivals.push(Arrival {

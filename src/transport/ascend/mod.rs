@@ -38,6 +38,7 @@ pub(crate) mod device;
 mod direct;
 mod family;
 mod opening;
+mod print;
 mod registration;
 pub(in crate::transport) mod session;
 mod slot;

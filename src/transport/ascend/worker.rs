@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::channel::{Channel, Close, Order};
 use super::direct::{Arrival, Cursor, Pipeline};
+use super::print::Line;
 use super::rank::Link;
 use super::raw::Wait;
 use super::session::Session;
@@ -16,7 +17,7 @@ use crate::config::Config;
 use crate::control::Message;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Stage};
-use crate::plan::{Allowed, Choice, Direction, Group, Side, Slots, choose};
+use crate::plan::{Allowed, Choice, Group, Route as Chosen, Side, Slots, choose};
 use crate::transport::{Request, Route};
 
 /// Longest uninterrupted wait for the vendor.
@@ -146,6 +147,15 @@ impl Worker<'_> {
             self.pipeline.wait_oldest(&self.session, self.slice_ms(), &mut self.arrivals).map(drop)
         };
         self.report();
+        let limit = self.config.ascend_transfer_timeout;
+        if result.is_ok() && self.pipeline.oldest_waits() > limit {
+            return Err(Error::new(
+                Code::Timeout,
+                Stage::Execute,
+                format!("a call of the vendor's that moves data did not end in {} ms", limit.as_millis()),
+            )
+            .advice("look at both devices with npu-smi info; ASCEND_TRANSFER_TIMEOUT changes the limit"));
+        }
         result
     }
 
@@ -277,7 +287,17 @@ impl Worker<'_> {
             self.channel.settle(&arrival.request);
             // A slot's way over the wire is a part of a staged transfer.
             if self.config.ascend_print && arrival.request.job().route != Route::Wire {
-                print(self.channel, &arrival);
+                let (request, total) = (&arrival.request, arrival.request.accepted().elapsed());
+                let line = Line {
+                    request,
+                    route: Chosen::Direct,
+                    link: self.channel.link(),
+                    planning: total.saturating_sub(arrival.executing),
+                    submitting: arrival.submitting,
+                    executing: arrival.executing,
+                    modelled_us: modelled(self.channel, request).chosen_us,
+                };
+                log::info!("{line}");
             }
         }
     }
@@ -307,27 +327,4 @@ fn modelled(channel: &Channel, request: &Request) -> Choice {
         remote: side(request.job().remote_device.is_none()),
     };
     choose(channel.costs(), &Slots { slot_bytes: 0, count: 0, launchers: 0 }, &group, Allowed::Direct)
-}
-
-/// One line per batch and peer, as `ASCEND_TRANSPORT_PRINT=1` asks for.
-fn print(channel: &Channel, arrival: &Arrival) {
-    let request = &arrival.request;
-    let total = request.accepted().elapsed();
-    let bytes = request.length_bytes();
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = bytes as f64 / arrival.executing.as_secs_f64().max(1e-9) / 1e9;
-    log::info!(
-        "peer {} {} bytes {bytes} blocks {} route direct link {} plan {} us submit {} us execute {} us {rate:.2} GB/s, modelled {:.0} us",
-        request.job().peer,
-        match request.direction() {
-            Direction::Read => "read",
-            Direction::Write => "write",
-        },
-        request.extents().len(),
-        channel.link().name(),
-        total.saturating_sub(arrival.executing).as_micros(),
-        arrival.submitting.as_micros(),
-        arrival.executing.as_micros(),
-        modelled(channel, request).chosen_us,
-    );
 }

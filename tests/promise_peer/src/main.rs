@@ -83,6 +83,8 @@ fn main() {
     let [device, name] = arguments.as_slice() else { panic!("usage: promise_peer DEVICE|- LOCAL_NAME") };
     let device: Option<i32> = (device != "-").then(|| device.parse().unwrap());
     log::set_logger(&Log).unwrap();
+    // What reading the settings complains of is seen, too.
+    log::set_max_level(log::LevelFilter::Warn);
     let config = Config::from_env();
     log::set_max_level(config.log_level.unwrap_or(log::LevelFilter::Warn));
     let memory = Memory::open(device, &config);
