@@ -139,7 +139,7 @@
 //! | threads that copy for peers | `transport/ascend/staged/agent.rs` | `AGENT_THREADS` |
 //! | vendor registrations of a device | `transport/ascend/registration.rs` | `REGION_COUNT_LIMIT` |
 //! | calls that wait for a device's thread | `transport/ascend/device.rs` | `SERVICE_QUEUE_LIMIT` |
-//! | requests in flight on a TCP lane | `transport/tcp/lane.rs` | `MAX_REQUESTS` |
+//! | requests in flight on a TCP lane | `transport/tcp/lane/mod.rs` | `MAX_REQUESTS` |
 //! | event loops of the TCP transport | `transport/tcp/reactor.rs` | `MAX_LOOPS` |
 //! | bytes copied between two looks at a stop | `memory/copy.rs` | `MAX_CHUNK_BYTES` |
 //! | peers of one host that use an engine's memory | `transport/host/board.rs` | `MAX_BOARDS` |
