@@ -7,7 +7,7 @@
 //! Invariants: a loop sleeps without end only when none of its connections has work, so deadlines are seen
 //! within [`TICK`]; the session a loop serves is touched by its thread alone; a lane by who holds its lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -223,6 +223,7 @@ impl Reactor {
             sessions: HashMap::new(),
             lanes: HashMap::new(),
             again: Vec::new(),
+            ended: HashSet::new(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("mct-data-{index}"))
@@ -245,6 +246,8 @@ struct Loop {
     lanes: HashMap<Token, Arc<Lane>>,
     /// Connections that have more to do.
     again: Vec<Token>,
+    /// Connections whose far side has ended its sending, as far as the kernel has said so.
+    ended: HashSet<Token>,
 }
 
 impl Loop {
@@ -268,8 +271,14 @@ impl Loop {
                 match event.token() {
                     WAKER => {}
                     LISTENER => self.accept(),
-                    token if !turns.contains(&token) => turns.push(token),
-                    _ => {}
+                    token => {
+                        if event.is_read_closed() {
+                            self.ended.insert(token);
+                        }
+                        if !turns.contains(&token) {
+                            turns.push(token);
+                        }
+                    }
                 }
             }
             let now = Instant::now();
@@ -379,10 +388,16 @@ impl Loop {
 
     fn turn(&mut self, token: Token) {
         let turn = if let Some(session) = self.sessions.get_mut(&token) {
-            session.drive(&*self.common.served)
+            session.drive(&*self.common.served, self.ended.contains(&token))
         } else if let Some(lane) = self.lanes.get(&token) {
-            lane.drive()
+            let turn = lane.drive(self.ended.contains(&token));
+            if turn == Turn::Waiting {
+                // It has seen the end, and may have another connection by now.
+                self.ended.remove(&token);
+            }
+            turn
         } else {
+            self.ended.remove(&token);
             return;
         };
         match turn {
@@ -393,6 +408,7 @@ impl Loop {
     }
 
     fn close(&mut self, token: Token) {
+        self.ended.remove(&token);
         if self.sessions.remove(&token).is_some() {
             self.common.sessions.fetch_sub(1, Ordering::Relaxed);
         }

@@ -53,6 +53,9 @@ pub(super) struct Session {
     moved_at: Instant,
     /// The client has ended its side.
     ended: bool,
+    /// The last look took all there was; what comes later raises a new event.
+    drained: bool,
+    may_have_ended: bool,
 }
 
 /// Whether the socket had something for us.
@@ -74,6 +77,8 @@ impl Session {
             reads_waiting: 0,
             moved_at: Instant::now(),
             ended: false,
+            drained: false,
+            may_have_ended: true,
         }
     }
 
@@ -87,8 +92,11 @@ impl Session {
         now.saturating_duration_since(self.moved_at) >= limit
     }
 
-    /// Does what can be done now.
-    pub(super) fn drive(&mut self, served: &dyn Served) -> Turn {
+    /// Does what can be done now. The end of a client's sending may come with its last bytes, in one event: only when
+    /// nothing was said of an end (`may_have_ended`), a look that brought less than there was room for is the last.
+    pub(super) fn drive(&mut self, served: &dyn Served, may_have_ended: bool) -> Turn {
+        self.drained = false;
+        self.may_have_ended = may_have_ended;
         match self.advance(served) {
             Ok(turn) => turn,
             Err(error) => {
@@ -136,6 +144,7 @@ impl Session {
     /// Whether nothing can be decided before more has been read.
     fn wants_input(&self) -> bool {
         !self.ended
+            && !self.drained
             && match &self.input {
                 Input::Header => self.ahead_end - self.ahead_start < HEADER_BYTES,
                 Input::Write { .. } => true,
@@ -318,6 +327,7 @@ impl Session {
         if ahead_too {
             list.push_buffer(self.ahead.get_mut(self.ahead_end..).unwrap_or_default());
         }
+        let list_bytes = list.length_bytes();
         let count = match list.receive(&self.stream) {
             Ok(0) => return Ok(Io::End),
             Ok(count) => count,
@@ -325,6 +335,8 @@ impl Session {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Io::Moved(0)),
             Err(error) => return Err(error),
         };
+        // In a large transfer more comes while this is looked at, and a second look is cheaper than an event.
+        self.drained = count < list_bytes.min(AHEAD_BYTES) && !self.may_have_ended;
         let moved_bytes = u64::try_from(count).unwrap_or(u64::MAX);
         match &mut self.input {
             Input::Write { address, left_bytes, .. } => {

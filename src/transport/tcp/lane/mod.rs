@@ -165,14 +165,16 @@ impl Lane {
         }
     }
 
-    /// A turn on the loop's thread.
-    pub(super) fn drive(&self) -> Turn {
+    /// A turn on the loop's thread. `may_have_ended`: the kernel has said that the peer sends no more.
+    pub(super) fn drive(&self, may_have_ended: bool) -> Turn {
         let mut overs = Vec::new();
         loop {
             self.pushed.store(false, Ordering::SeqCst);
             let turn = {
                 let mut state = self.state.lock();
-                self.guarded(&mut state, &mut overs, Self::advance)
+                self.guarded(&mut state, &mut overs, |lane, state, peer, overs| {
+                    lane.advance(state, peer, overs, may_have_ended)
+                })
             };
             report(&mut overs);
             if turn != Turn::Waiting || !self.pushed.swap(false, Ordering::SeqCst) {
@@ -283,7 +285,13 @@ impl Lane {
     }
 
     /// Sends and receives what can be.
-    fn advance(&self, state: &mut State, peer: &Arc<TcpPeer>, overs: &mut Vec<Over>) -> Result<Turn, Error> {
+    fn advance(
+        &self,
+        state: &mut State,
+        peer: &Arc<TcpPeer>,
+        overs: &mut Vec<Over>,
+        may_have_ended: bool,
+    ) -> Result<Turn, Error> {
         match state.phase {
             Phase::Closed => {
                 if !peer.keeps_lanes() {
@@ -304,7 +312,8 @@ impl Lane {
         }
         let mut moved_bytes = 0_usize;
         loop {
-            if state.requests.is_empty() {
+            // Bytes that nobody asked for, coming with the last ones, are seen before the next request.
+            if state.requests.is_empty() && (moved_bytes == 0 || may_have_ended) {
                 self.check_idle(state)?;
             }
             if peer.keeps_lanes() {
