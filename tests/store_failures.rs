@@ -55,10 +55,10 @@ fn an_owner_is_killed() {
     assert_eq!(reader.get_into(b"twice", address, length).unwrap(), length);
     same(&target, &values[3], "the other copy");
     // A put that is sent to the dead owner goes to the one that lives.
-    for index in 0..6 {
+    for (index, value) in values.iter().enumerate() {
         let key = format!("new{index}");
-        eventually(&key, || reader.put(key.as_bytes(), &values[index], &PLAIN()).is_ok());
-        same(&reader.get(key.as_bytes()).unwrap(), &values[index], &key);
+        eventually(&key, || reader.put(key.as_bytes(), value, &PLAIN()).is_ok());
+        same(&reader.get(key.as_bytes()).unwrap(), value, &key);
     }
     eventually("the master forgets it", || code(&reader.get_size(b"k1")) == -704);
     drop(second);

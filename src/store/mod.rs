@@ -170,8 +170,8 @@ impl Store {
                 engine.close();
             }
         };
-        let made = segments
-            .create(&engine, &owner, *global_segment_size_bytes, huge)
+        let made = install(&engine, &options)
+            .and_then(|()| segments.create(&engine, &owner, *global_segment_size_bytes, huge))
             .map_err(invalid)
             .and_then(|made| mount(&master, client, made, deadline));
         let work = Work {
@@ -387,22 +387,25 @@ fn report(store: &Store, lent_bytes: u64, master: &str) {
 
 /// An engine of the store's own.
 fn engine(options: &StoreOptions, host_name: &HostName) -> crate::error::Result<Arc<Engine>> {
-    let engine = Engine::new(EngineOptions {
+    Engine::new(EngineOptions {
         metadata: options.metadata_server.clone(),
         local_name: host_name.text().to_owned(),
         device: None,
         auto_discover: true,
         config: options.config.clone(),
-    })?;
-    if let Err(error) = engine.install_transport(&options.protocol, None) {
-        let config = &options.config;
-        if config.require_npu {
-            engine.close();
-            return Err(error);
+    })
+}
+
+/// Opens what the protocol needs, on a given engine too: memory of an NPU that nobody has registered is told apart
+/// from memory of the host by the vendor's library alone.
+fn install(engine: &Engine, options: &StoreOptions) -> crate::error::Result<()> {
+    match engine.install_transport(&options.protocol, None) {
+        Err(error) if !options.config.require_npu => {
+            log::warn!("protocol {}: only host memory can be moved: {error}", options.protocol);
+            Ok(())
         }
-        log::warn!("protocol {}: only host memory can be moved: {error}", options.protocol);
+        outcome => outcome.map(drop),
     }
-    Ok(engine)
 }
 
 /// Waits for a master.

@@ -1,4 +1,11 @@
 //! Upstream's released master and store client as processes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "helpers of a test fail as the test does"
+)]
 
 use std::process::Command;
 
