@@ -32,6 +32,19 @@ fn pair(config: &Config) -> (Node, Node) {
     (node_with(0, config, false), node_with(1, config, false))
 }
 
+/// Two servers that RoCE joins, where a descriptor costs more than a copy on the device.
+fn roce_pair(config: &Config) -> (Node, Node, tempfile::TempDir) {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("hccn.conf");
+    std::fs::write(&path, "address_0=192.0.2.10\naddress_1=192.0.2.11\n").unwrap();
+    let on = |server: &str| Config {
+        hccn_conf: path.clone(),
+        server_id: Some(server.to_owned()),
+        ..config.clone()
+    };
+    (node_with(0, &on("one"), false), node_with(1, &on("two"), false), directory)
+}
+
 #[test]
 fn device_to_host_of_a_peer_and_back_over_hccs() {
     let (a, b) = pair(&Config::default());
@@ -154,16 +167,50 @@ fn keys_of_a_model_in_one_batch() {
 #[test]
 fn small_blocks_are_gathered_when_that_is_allowed_and_otherwise_not() {
     for allowed in [false, true] {
-        let (a, b) = pair(&Config { ascend_aggregate: allowed, ..Config::default() });
+        let (a, b, _directory) = roce_pair(&Config { ascend_aggregate: allowed, ..Config::default() });
         let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
         let bytes = pattern(8, 2 * MIB);
         store(0, near, &bytes);
         let blocks: Vec<_> =
             (0..256).map(|index| (near + index * 4096, far + (255 - index) * 4096, 4096)).collect();
+        // The first makes the channel, so that it is known what the link costs.
+        a.must_transfer(&b, Direction::Write, &[(near, far, 64)]);
         a.must_transfer(&b, Direction::Write, &blocks);
         assert_eq!(a.ascend.staged().requests, u64::from(allowed));
+        assert_eq!(a.ascend.channels()[0].link, "RoCE");
         let seen = load(1, far, MIB);
         assert!((0..256).all(|index| seen[(255 - index) * 4096] == bytes[index * 4096]));
+    }
+}
+
+#[test]
+fn of_mixed_lengths_the_short_ones_are_gathered() {
+    // Copies on the device are dear by the byte, so that long blocks are not worth a slot.
+    let directory = tempfile::TempDir::new().unwrap();
+    let table = directory.path().join("costs");
+    std::fs::write(&table, "a2-roce device_copy_gb_per_s 2 for a test\n").unwrap();
+    let config = Config { ascend_aggregate: true, cost_table: Some(table), ..Config::default() };
+    let (a, b, _directory) = roce_pair(&config);
+    let (near, far) = (a.buffer(48 * MIB), b.buffer(48 * MIB));
+    let bytes = pattern(9, 48 * MIB);
+    store(0, near, &bytes);
+    // Long and short in turn, apart from each other.
+    let mut blocks = Vec::new();
+    for index in 0..16 {
+        blocks.push((near + index * 3 * MIB, far + index * 3 * MIB, 2 * MIB));
+        for small in 0..16 {
+            let at = index * 3 * MIB + 2 * MIB + small * 40_000;
+            blocks.push((near + at, far + at, 16_000));
+        }
+    }
+    a.must_transfer(&b, Direction::Write, &[(near, far, 64)]);
+    a.must_transfer(&b, Direction::Write, &blocks);
+    let staged = a.ascend.staged();
+    assert_eq!((staged.requests, staged.moved_bytes), (1, 256 * 16_000), "only the short ones");
+    let seen = load(1, far, 48 * MIB);
+    for (local, _, length) in blocks {
+        let (at, length) = ((local - near) as usize, length as usize);
+        assert!(seen[at..at + length] == bytes[at..at + length], "block at {at}");
     }
 }
 

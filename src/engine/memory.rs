@@ -223,7 +223,7 @@ impl Shared {
         if let Some(withdrawal) = &withdrawal {
             withdrawal.finish(deadline.sooner(Deadline::after(LAST_REQUESTS_LIMIT)))?;
         }
-        if withdrawal.is_some()
+        if kind == MemoryKind::Host
             && let Err(error) = self.close_at_peers(removal.region(), Deadline::after(LAST_REQUESTS_LIMIT))
         {
             let region = Arc::clone(removal.region());

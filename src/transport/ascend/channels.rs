@@ -40,7 +40,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
-use crate::plan::CostTable;
+use crate::plan::{CostTable, LinkCosts};
 use crate::report::Reporter;
 use crate::transport::Request;
 
@@ -147,12 +147,22 @@ impl Channels {
     fn relay(&self, slot: &Slot, request: &Arc<Request>, refusal: &Error) {
         let relay = self.relay.get().and_then(Relay::upgrade).filter(|relay| relay.is_on());
         let outcome = match relay {
-            Some(relay) => relay.submit(request, slot.device(), slot.key().remote_device, &slot.connection()),
+            Some(relay) => {
+                relay.submit(request, slot.device(), slot.key().remote_device, &slot.connection(), None)
+            }
             None => Err(refusal.clone()),
         };
         if let Err(error) = outcome {
             request.fail(&error);
         }
+    }
+
+    /// What the ready channel between two devices costs, if there is one.
+    #[must_use]
+    pub fn ready_costs(&self, key: Key) -> Option<LinkCosts> {
+        let slot = self.slots.lock().get(&key).cloned()?;
+        let state = slot.state.lock();
+        state.ready.as_ref().map(|channel| *channel.costs())
     }
 
     /// Whether a thread up to number `number` runs a channel with `peer`.

@@ -61,6 +61,7 @@ use self::channels::Channels;
 use self::device::Device;
 use self::raw::PointerKind;
 use self::registration::{Holding, Holdings, Links};
+use self::slot::Key;
 use self::staged::{Memory, Staged, StagedReport};
 use super::request::Request;
 use super::{Job, Route};
@@ -70,15 +71,10 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
+use crate::plan::{self, Allowed, Choice, Group, Side, choose};
 
 /// How long a registration may take; the vendor's call is bookkeeping, but it may queue behind others.
 const REGISTER_LIMIT: Duration = Duration::from_secs(60);
-
-/// Requests are gathered before they are sent, where that is allowed, from so many extents on.
-const AGGREGATED_EXTENTS: usize = 4;
-
-/// ... and when these are shorter than this on average.
-const AGGREGATED_BYTES: u64 = 128 << 10;
 
 /// The NPU transport of one engine.
 pub struct Ascend {
@@ -197,21 +193,86 @@ impl Ascend {
     /// [`Code::Context`] when no device is open, [`Code::StaleHandle`] after [`shutdown`](Self::shutdown). The job is
     /// finished as failed then.
     pub fn submit(&self, job: Job, connection: &Arc<Connection>) -> Result<()> {
-        let (local, remote) = (job.local_device, job.remote_device);
-        let request = Request::new(job);
-        let device = match local {
+        let device = match job.local_device {
             Some(id) => self.device(id),
             None => self.default_device(),
         };
-        let remote = remote.unwrap_or(channels::ANY_DEVICE);
-        let submitted = device.and_then(|device| {
-            if self.goes_staged(&request) {
-                self.staged.submit(&request, &device, remote, connection)
-            } else {
-                self.channels.submit(&request, &device, remote, connection)
+        let device = match device {
+            Ok(device) => device,
+            Err(error) => {
+                Request::new(job).fail(&error);
+                return Err(error);
             }
-        });
-        submitted.inspect_err(|error| request.fail(error))
+        };
+        let remote = job.remote_device.unwrap_or(channels::ANY_DEVICE);
+        let choice = self.choose(&job, &device, remote, connection);
+        if let Some(choice) = &choice {
+            log::debug!("{}: {choice}", job.peer);
+        }
+        match choice {
+            Some(choice) if choice.route == plan::Route::Staged => {
+                self.submit_staged(job, &device, remote, connection, Some(choice.fill_bytes))
+            }
+            Some(choice) if choice.route == plan::Route::Split => {
+                let (staged, direct) = split(job, &choice);
+                let taken = self.submit_staged(staged, &device, remote, connection, Some(choice.fill_bytes));
+                self.submit_direct(direct, &device, remote, connection).and(taken)
+            }
+            _ if job.route == Route::Staged => self.submit_staged(job, &device, remote, connection, None),
+            _ => self.submit_direct(job, &device, remote, connection),
+        }
+    }
+
+    fn submit_direct(
+        &self,
+        job: Job,
+        device: &Arc<Device>,
+        remote_device: i32,
+        connection: &Arc<Connection>,
+    ) -> Result<()> {
+        let request = Request::new(job);
+        self.channels
+            .submit(&request, device, remote_device, connection)
+            .inspect_err(|error| request.fail(error))
+    }
+
+    fn submit_staged(
+        &self,
+        job: Job,
+        device: &Arc<Device>,
+        remote_device: i32,
+        connection: &Arc<Connection>,
+        fill_bytes: Option<u64>,
+    ) -> Result<()> {
+        let request = Request::new(job);
+        self.staged
+            .submit(&request, device, remote_device, connection, fill_bytes)
+            .inspect_err(|error| request.fail(error))
+    }
+
+    /// What the costs say about a job that may go by slots; `None` for one that may not, and as long as the costs are
+    /// not known.
+    fn choose(&self, job: &Job, device: &Device, remote: i32, connection: &Connection) -> Option<Choice> {
+        let allowed = match job.route {
+            Route::Staged => Allowed::Staged,
+            Route::Any if self.config.ascend_aggregate => Allowed::Either,
+            Route::Any | Route::Wire => return None,
+        };
+        if !self.staged.is_on() {
+            return None;
+        }
+        let key =
+            Key { local_device: device.id(), peer: connection.peer().incarnation.id, remote_device: remote };
+        // Before there is a channel nobody knows what the link is.
+        let costs = self.channels.ready_costs(key)?;
+        let side = |device: Option<i32>| if device.is_some() { Side::Device } else { Side::Host };
+        let group = Group {
+            extents: &job.extents,
+            direction: job.direction,
+            local: side(job.local_device),
+            remote: side(job.remote_device),
+        };
+        Some(choose(&costs, &self.staged.slots(), &group, allowed))
     }
 
     /// Answers a peer that wants a channel; the channel itself is made on a thread of its own.
@@ -221,22 +282,6 @@ impl Ascend {
     pub fn offer(&self, from: &Arc<Connection>, offer: ChannelOffer) -> Result<ChannelAnswer> {
         let device = self.device_of_offer(offer.target_device)?;
         self.channels.offer(from, &device, offer)
-    }
-
-    /// Whether a request goes by slots before any link was asked.
-    fn goes_staged(&self, request: &Request) -> bool {
-        let extents = request.extents().len();
-        match request.job().route {
-            Route::Staged => true,
-            Route::Wire => false,
-            Route::Any => {
-                let mean_bytes = request.length_bytes() / u64::try_from(extents).unwrap_or(u64::MAX).max(1);
-                self.config.ascend_aggregate
-                    && self.staged.is_on()
-                    && extents >= AGGREGATED_EXTENTS
-                    && mean_bytes < AGGREGATED_BYTES
-            }
-        }
     }
 
     /// Says what memory of the engine peers may reach by way of slots; without it they reach none.
@@ -355,6 +400,23 @@ impl Ascend {
     fn links(&self, device: &Device) -> Links {
         Links::of(device, &self.config)
     }
+}
+
+/// The short extents of a job, which go by slots, and the others.
+fn split(job: Job, choice: &Choice) -> (Job, Job) {
+    let (short, long) = job.extents.iter().partition(|extent| choice.is_staged(extent.length_bytes));
+    let staged = Job {
+        direction: job.direction,
+        extents: short,
+        submission: Arc::clone(&job.submission),
+        pins: job.pins.clone(),
+        deadline: job.deadline,
+        local_device: job.local_device,
+        remote_device: job.remote_device,
+        route: Route::Staged,
+        peer: Arc::clone(&job.peer),
+    };
+    (staged, Job { extents: long, ..job })
 }
 
 impl Drop for Ascend {

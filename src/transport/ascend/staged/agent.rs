@@ -30,7 +30,7 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
 
 /// Threads that copy for peers, for each device.
-pub const AGENT_THREADS: usize = 2;
+pub const AGENT_THREADS: usize = 4;
 
 /// Peers' requests for a slot that wait, for each device.
 pub const MAX_WAITING: usize = 1024;

@@ -2,7 +2,8 @@
 //!
 //! A write gathers local blocks into a slot of ours, puts that into a slot the peer has lent, and asks the peer's
 //! agent to scatter it; a read is the same the other way round. The peer's slot is asked for first, so that no slot of
-//! ours waits for a peer that does not answer; it is kept for the next piece, and given back when there is none.
+//! ours waits for a peer that does not answer; it is kept for the next piece, and given back when there is none for a
+//! moment.
 //!
 //! Invariants: a piece is over only when nothing of it runs, here or at the peer: a request that must stop stops the
 //! wire by its batch and the agent by a message, and then waits for both. Only the end of the connection ends the
@@ -15,9 +16,10 @@ use super::Staged;
 use super::copier::{Copier, Watch, Way};
 use super::ring::{OwnSlot, Ring};
 use super::route::Route;
-use super::work::{End, Piece};
+use super::work::{End, Piece, Work};
 use crate::batch::{Batch, Stop, Submission, Waited};
 use crate::control::{Message, Pending, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
+use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::plan::{Direction, Extent};
 use crate::transport::{Job, Request, Route as Choice};
@@ -27,6 +29,9 @@ const GRANT_WAIT: Duration = Duration::from_millis(500);
 
 /// Pause after an agent had no slot to lend.
 const GRANT_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long the peer's slot is kept for the next request, so that those which follow each other need not ask again.
+const KEEP: Duration = Duration::from_millis(3);
 
 struct Lane<'a> {
     route: &'a Route,
@@ -57,7 +62,7 @@ pub fn run(route: &Arc<Route>, staged: &Arc<Staged>) {
                 lane.release();
             }
             route.look();
-            next = route.try_next();
+            next = route.next_before(Deadline::after(KEEP));
         }
         lane.give_back();
     }
@@ -91,7 +96,12 @@ impl Lane<'_> {
             }
             Err(error) => End::Failed(error),
         };
+        let work = Arc::clone(&piece.work);
+        let arrived = matches!(end, End::Arrived);
         piece.finish(end);
+        if self.staged.config().ascend_print && arrived && work.request().is_finished() && work.tell() {
+            print(&work);
+        }
     }
 
     /// All steps of a piece. When it returns, nothing of the piece runs.
@@ -261,7 +271,7 @@ impl Lane<'_> {
                     self.asked = Some(pending);
                     self.route.look();
                     // More may have come meanwhile, and the slot will be wanted.
-                    if let Some(piece) = self.route.try_next() {
+                    if let Some(piece) = self.route.next_before(Deadline::after(Duration::ZERO)) {
                         self.finish(piece);
                     }
                 }
@@ -270,6 +280,23 @@ impl Lane<'_> {
         }
         self.release();
     }
+}
+
+/// One line per request, as `ASCEND_TRANSPORT_PRINT=1` asks for; in the form of those that go direct.
+fn print(work: &Work) {
+    let request = work.request();
+    let executing = work.executing().unwrap_or_default();
+    let bytes = request.length_bytes();
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = bytes as f64 / executing.as_secs_f64().max(1e-9) / 1e9;
+    log::info!(
+        "peer {} {} bytes {bytes} blocks {} route staged plan {} us execute {} us {rate:.2} GB/s",
+        request.job().peer,
+        request.direction().name(),
+        request.extents().len(),
+        request.accepted().elapsed().saturating_sub(executing).as_micros(),
+        executing.as_micros(),
+    );
 }
 
 fn own_slot(ring: &Arc<Ring>, watch: &PieceWatch<'_>) -> Result<OwnSlot> {

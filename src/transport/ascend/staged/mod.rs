@@ -69,6 +69,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
+use crate::plan::Slots;
 use crate::transport::{Job, Request};
 
 /// Threads of all routes of an engine.
@@ -158,7 +159,7 @@ impl Staged {
         let _ = self.memory.set(memory);
     }
 
-    /// Takes a request. Never waits for the peer.
+    /// Takes a request, to be sent by `fill_bytes` at a time where that was planned. Never waits for the peer.
     ///
     /// # Errors
     /// [`Code::NotSupportedTransport`] when staging is turned off, [`Code::StaleHandle`] after the shutdown,
@@ -169,6 +170,7 @@ impl Staged {
         device: &Arc<Device>,
         remote_device: i32,
         connection: &Arc<Connection>,
+        fill_bytes: Option<u64>,
     ) -> Result<()> {
         if !self.is_on() {
             return Err(Error::new(
@@ -182,6 +184,10 @@ impl Staged {
         let key = RouteKey { device: device.id(), peer: connection.peer().incarnation.id, remote_device };
         let route = {
             let mut routes = self.routes.lock();
+            if !routes.contains_key(&key) {
+                // Those that came after the loss of their peer was told.
+                routes.retain(|_, route| route.connection().is_alive());
+            }
             let route = routes.entry(key).or_insert_with(|| Route::new(&station, connection, remote_device));
             if !route.connection().is_alive() {
                 // Its end is being told of.
@@ -190,7 +196,7 @@ impl Staged {
             Arc::clone(route)
         };
         self.requests.fetch_add(1, Ordering::Relaxed);
-        route.submit(self, &Work::new(request, self.config.staged_slot_bytes))
+        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, fill_bytes))
     }
 
     /// Serves a message about slots; gives back one that is not.
@@ -304,6 +310,17 @@ impl Staged {
             report.slots_held_back = report.slots_held_back.saturating_add(counts.held_back);
         }
         report
+    }
+
+    /// What the choice of a route has to know about slots.
+    #[must_use]
+    pub fn slots(&self) -> Slots {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Slots {
+            slot_bytes: self.config.staged_slot_bytes,
+            count: count(route::LANES_PER_ROUTE).min(self.config.staged_slots.div_ceil(2)),
+            launchers: count(route::LANES_PER_ROUTE.min(agent::AGENT_THREADS)),
+        }
     }
 
     /// Takes nothing more, and asks all threads to end.

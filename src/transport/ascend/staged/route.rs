@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -36,6 +36,8 @@ struct State {
     lanes: usize,
     idle: usize,
     closed: Option<Error>,
+    /// When the requests that wait were looked at last.
+    looked: Option<Instant>,
 }
 
 /// One peer's device, seen from one device of ours.
@@ -122,15 +124,36 @@ impl Route {
         }
     }
 
-    /// The next piece, if there is one now.
+    /// The next piece, if there is one before `until`.
     #[must_use]
-    pub fn try_next(&self) -> Option<Piece> {
-        self.state.lock().pop()
+    pub fn next_before(&self, until: Deadline) -> Option<Piece> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(piece) = state.pop() {
+                return Some(piece);
+            }
+            if state.closed.is_some() {
+                return None;
+            }
+            state.idle = state.idle.saturating_add(1);
+            let late = self.changed.wait_until(&mut state, until.at()).timed_out();
+            state.idle = state.idle.saturating_sub(1);
+            if late {
+                return state.pop();
+            }
+        }
     }
 
-    /// Fails requests that must stop and of which nothing runs.
+    /// Fails requests that must stop and of which nothing runs; every now and then.
     pub fn look(&self) {
-        let works: Vec<Arc<Work>> = self.state.lock().queue.iter().cloned().collect();
+        let works: Vec<Arc<Work>> = {
+            let mut state = self.state.lock();
+            if state.queue.is_empty() || state.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+                return;
+            }
+            state.looked = Some(Instant::now());
+            state.queue.iter().cloned().collect()
+        };
         for work in works {
             let _ = work.stop_if_overdue("no turn to be staged came");
         }

@@ -5,7 +5,9 @@
 //! the last piece that was taken is over, which is when nothing of it runs.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -75,25 +77,42 @@ pub struct Work {
     request: Arc<Request>,
     piece_bytes: u64,
     state: Mutex<State>,
+    /// When its first piece was taken.
+    begun: OnceLock<Instant>,
+    told: AtomicBool,
 }
 
 impl Work {
-    /// All of a request, for slots of `slot_bytes`.
+    /// All of a request, for slots of `slot_bytes`; `fill_bytes` of a slot are used where the costs say how much.
     #[must_use]
-    pub fn new(request: &Arc<Request>, slot_bytes: u64) -> Arc<Self> {
-        let share_bytes = request.length_bytes().div_ceil(OVERLAP).max(SHORTEST_PIECE_BYTES);
+    pub fn new(request: &Arc<Request>, slot_bytes: u64, fill_bytes: Option<u64>) -> Arc<Self> {
+        let share_bytes = || request.length_bytes().div_ceil(OVERLAP).max(SHORTEST_PIECE_BYTES);
         let state = State { extent: request.finished(), ..State::default() };
         Arc::new(Self {
             request: Arc::clone(request),
-            piece_bytes: share_bytes.min(slot_bytes).max(1),
+            piece_bytes: fill_bytes.unwrap_or_else(share_bytes).min(slot_bytes).max(1),
             state: Mutex::new(state),
+            begun: OnceLock::new(),
+            told: AtomicBool::new(false),
         })
+    }
+
+    /// From the first piece until now, if there was one.
+    #[must_use]
+    pub fn executing(&self) -> Option<Duration> {
+        self.begun.get().map(Instant::elapsed)
     }
 
     /// Whose.
     #[must_use]
     pub fn request(&self) -> &Arc<Request> {
         &self.request
+    }
+
+    /// Whether this is the first time that somebody wants to tell of its end.
+    #[must_use]
+    pub fn tell(&self) -> bool {
+        !self.told.swap(true, Ordering::AcqRel)
     }
 
     /// How many pieces it comes to, about.
@@ -133,6 +152,7 @@ impl Work {
         if blocks.is_empty() {
             return None;
         }
+        self.begun.get_or_init(Instant::now);
         let number = state.first.saturating_add(u64::try_from(state.taken.len()).unwrap_or(u64::MAX));
         let end = state.extent;
         state.taken.push_back(Taken { end, arrived: false });
