@@ -7,9 +7,10 @@ use crate::abi::{MemcpyBatchAttribute, MemoryLocation};
 use crate::block::Owner;
 use crate::context;
 use crate::copy::{self, End};
+use crate::copy_rules;
+use crate::cost::{self, clock};
 use crate::status::{Fail, Outcome, acl};
 use crate::stream::Stream;
-use crate::task::Task;
 
 /// Copies one synchronous call takes (the driver's limit).
 pub const BATCH_LIMIT: usize = 4096;
@@ -117,14 +118,26 @@ impl Batch<'_> {
     /// `aclrtMemcpyBatch`: blocks until all is done.
     pub fn run_now(&self) -> Result<(), BatchFail> {
         self.check_arrays()?;
-        context::current().map_err(|fail| (fail, None))?;
+        let device = context::current().map_err(|fail| (fail, None))?.device;
         if self.lengths.len() > BATCH_LIMIT {
             let text = format!("{} copies are more than {BATCH_LIMIT}", self.lengths.len());
             return Err((Fail::new(acl::PARAM_INVALID, text), None));
         }
-        for (target, source, length, index) in self.resolve(false)? {
+        let copies = self.resolve(false)?;
+        let charge = cost::costs().map(|costs| {
+            let began_ns = clock::now_ns();
+            (costs, began_ns, costs.launch_batch(device, copies.len()))
+        });
+        let mut end_ns = 0;
+        for (target, source, length, index) in copies {
             let (to, from) = (address(self.targets, index), address(self.sources, index));
+            if let Some((costs, _, launched_ns)) = charge {
+                end_ns = costs.copy(device, &target, &source, length, launched_ns).max(end_ns);
+            }
             copy::copy_now(&target, &source, length, to, from).map_err(|fail| at(index, fail))?;
+        }
+        if let Some((_, began_ns, launched_ns)) = charge {
+            clock::pass(began_ns, end_ns.max(launched_ns), 0);
         }
         Ok(())
     }
@@ -134,10 +147,14 @@ impl Batch<'_> {
         self.check_arrays()?;
         for (target, source, length, index) in self.resolve(true)? {
             let done = if target.is_known() && source.is_known() {
-                stream.submit(Task::Copy { target, source, length })
+                copy_rules::submit_copy(stream, target, source, length)
             } else {
                 let (to, from) = (address(self.targets, index), address(self.sources, index));
-                stream.synchronize(None).and_then(|()| copy::copy_now(&target, &source, length, to, from))
+                stream.synchronize(None).and_then(|()| {
+                    copy_rules::charged_now(stream.device, &target, &source, length, || {
+                        copy::copy_now(&target, &source, length, to, from)
+                    })
+                })
             };
             done.map_err(|fail| at(index, fail))?;
         }

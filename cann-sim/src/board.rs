@@ -1,5 +1,5 @@
 //! The board: what all processes of a namespace know together, which is how much memory of each NPU is in
-//! use, and the counters of fault rules that go over processes.
+//! use, the counters of fault rules that go over processes, and the times of the cost model's resources.
 //!
 //! It is one sealed memfd, mapped by every process. No file names it and nobody serves it: a process that has
 //! it binds an abstract socket whose name says under which descriptor, and a newcomer opens that descriptor
@@ -25,11 +25,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::arena;
+use crate::cost::ledger::{self, Ledger, RESOURCE_WORDS, RESOURCES};
 use crate::rendezvous;
 use crate::settings::settings;
 
-/// "cannsimb", version 1 of the layout.
-const MAGIC: u64 = 0x6361_6e6e_7369_6d62;
+/// "cannsimc", version 2 of the layout.
+const MAGIC: u64 = 0x6361_6e6e_7369_6d63;
 /// Processes of one namespace.
 const SLOTS: usize = 256;
 /// NPUs a process can hold memory of.
@@ -41,7 +42,8 @@ const ENTRY_WORDS: usize = 3;
 const SLOT_WORDS: usize = 1 + ENTRIES * ENTRY_WORDS;
 const COUNTERS_AT: usize = 1;
 const SLOTS_AT: usize = COUNTERS_AT + COUNTERS * 2;
-const WORDS: usize = SLOTS_AT + SLOTS * SLOT_WORDS;
+const LEDGER_AT: usize = SLOTS_AT + SLOTS * SLOT_WORDS;
+const WORDS: usize = LEDGER_AT + RESOURCES * RESOURCE_WORDS;
 /// Name of the memfd, as `/proc` shows it.
 const NAME: &std::ffi::CStr = c"cann-sim-board";
 /// How long a process waits for others that are looking for the board.
@@ -359,6 +361,17 @@ pub fn count(text: &str) -> u64 {
     });
     // Without a board, or with all counters taken, no call is the Nth of all processes.
     counted.flatten().unwrap_or(u64::MAX - 1)
+}
+
+/// The words of the cost model's resources. None when the other processes cannot be seen.
+pub fn ledger() -> Option<&'static [AtomicU64]> {
+    with(|board| Ok(board.words.get(LEDGER_AT..WORDS).unwrap_or_default()))
+}
+
+/// What the processes of a namespace took of the cost model's resources; empty when there are none.
+pub fn resources(namespace: &str) -> io::Result<Vec<ledger::Usage>> {
+    let words = find_shown(namespace)?.and_then(|(_, words)| words.get(LEDGER_AT..WORDS));
+    Ok(words.map(|words| Ledger::over(words).usage()).unwrap_or_default())
 }
 
 /// What the processes of a namespace hold, for a process that holds nothing itself (its own locks would end

@@ -123,6 +123,7 @@ impl Work for Callback {
     fn run(&mut self, stream: &Stream) -> Outcome {
         let Some(report) = self.report.take() else { return Ok(()) };
         let done = Arc::clone(&report.done);
+        stream.settle();
         let mut queue = self.reports.queue.lock();
         queue.push_back(report);
         self.reports.changed.notify_all();

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::card;
 use crate::clock::Deadline;
 use crate::context;
+use crate::cost::{self, ledger::Place};
 use crate::description::Descriptions;
 use crate::device::{self, Device};
 use crate::fault;
@@ -267,6 +268,7 @@ impl Communicator {
                     Some(Arc::new(Link::new(
                         kind,
                         self.ends(rank),
+                        self.places(rank)?,
                         Arc::new(Line::new(socket)),
                         remote,
                         local,
@@ -341,6 +343,15 @@ impl Communicator {
     pub fn ends(&self, rank: u32) -> (u32, u32) {
         let other = usize::try_from(rank).ok().and_then(|index| self.table.ranks.get(index));
         (self.device.physical_id, other.map_or(u32::MAX, |other| other.device_id))
+    }
+
+    /// Our place and a rank's, for the cost model.
+    pub fn places(&self, rank: u32) -> Outcome<cost::charge::Ends> {
+        let place = |rank: u32| -> Outcome<Place> {
+            let member = self.member(rank)?;
+            Ok(Place::named(&member.server_id, member.device_id))
+        };
+        Ok((place(self.rank)?, place(rank)?))
     }
 
     /// A link that a scripted fault holds down carries no meeting.

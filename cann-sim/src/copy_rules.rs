@@ -7,6 +7,7 @@
 use crate::block::Owner;
 use crate::context::{self, Context};
 use crate::copy::{self, End};
+use crate::cost::{self, clock};
 use crate::device::{self, Device};
 use crate::settings::settings;
 use crate::status::{Fail, Outcome, acl};
@@ -62,7 +63,9 @@ impl Request {
         let target = End::locate(self.target, self.length)?;
         let source = End::locate(self.source, self.length)?;
         check_peer_access(&context, &target, &source, true)?;
-        copy::copy_now(&target, &source, self.length, self.target, self.source)
+        charged_now(context.device, &target, &source, self.length, || {
+            copy::copy_now(&target, &source, self.length, self.target, self.source)
+        })
     }
 
     /// `aclrtMemcpyAsync`.
@@ -82,13 +85,57 @@ impl Request {
         check_peer_access(&context, &target, &source, false)?;
         // An old driver does not tell ordinary memory from pinned: nothing protects the copy (facts 8.11).
         if settings().has_old_driver || (target.is_known() && source.is_known()) {
-            return stream.submit(Task::Copy { target, source, length: self.length });
+            return submit_copy(stream, target, source, self.length);
         }
         // Host memory that is not pinned may be paged out under the DMA: the runtime waits for the stream and
         // copies at once, so that the call blocks.
         stream.synchronize(None)?;
-        copy::copy_now(&target, &source, self.length, self.target, self.source)
+        charged_now(context.device, &target, &source, self.length, || {
+            copy::copy_now(&target, &source, self.length, self.target, self.source)
+        })
     }
+}
+
+/// Puts a copy on a stream; the calling thread launches it.
+pub fn submit_copy(stream: &Arc<Stream>, target: End, source: End, length: usize) -> Outcome {
+    let launch = launch(stream.device, &target, &source);
+    launch.submit(stream, Task::Copy { target, source, length })
+}
+
+/// The launch of a task by the calling thread: when it began and ended by the cost model, if one charges.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch(Option<(u64, u64)>);
+
+/// The calling thread launches a copy.
+pub fn launch(device: &Device, target: &End, source: &End) -> Launch {
+    Launch(cost::costs().map(|costs| (clock::now_ns(), costs.launch_copy(device, target, source))))
+}
+
+impl Launch {
+    /// Puts the launched task on its stream.
+    pub fn submit(self, stream: &Arc<Stream>, task: Task) -> Outcome {
+        let Some((began_ns, ended_ns)) = self.0 else { return stream.submit(task) };
+        stream.submit_at(task, ended_ns)?;
+        clock::pass(began_ns, ended_ns, clock::LEAD_NS);
+        Ok(())
+    }
+}
+
+/// Runs a copy that the caller waits for, and charges it.
+pub fn charged_now(
+    device: &Device,
+    target: &End,
+    source: &End,
+    length: usize,
+    run: impl FnOnce() -> Outcome,
+) -> Outcome {
+    let Some(costs) = cost::costs() else { return run() };
+    let began_ns = clock::now_ns();
+    let launched_ns = costs.launch_copy(device, target, source);
+    let end_ns = costs.copy(device, target, source, length, launched_ns);
+    run()?;
+    clock::pass(began_ns, end_ns, 0);
+    Ok(())
 }
 
 /// The direction of an asynchronous copy.

@@ -299,7 +299,8 @@ impl Communicator {
         let remote =
             pair.remote.iter().filter(|remote| remote.is_enabled).map(|remote| remote.reachable.clone());
         let local = link::resolve_local(&pair.local, Self::host_is_usable(kind));
-        let link = Link::new(kind, self.ends(rank), Arc::clone(line), remote.collect(), local);
+        let link =
+            Link::new(kind, self.ends(rank), self.places(rank)?, Arc::clone(line), remote.collect(), local);
         pair.link = Some(Arc::new(link));
         Ok(())
     }

@@ -25,6 +25,8 @@ pub struct Device {
     pub logical_id: u32,
     /// Index on the host.
     pub physical_id: u32,
+    /// Which one it is among all servers.
+    pub npu: Npu,
     /// Device memory of this process.
     pub heap: DeviceHeap,
     /// Live streams.
@@ -53,6 +55,7 @@ pub fn devices() -> &'static [Device] {
                     user_id,
                     logical_id: *logical_id,
                     physical_id: *physical_id,
+                    npu,
                     heap: DeviceHeap::new(user_id, npu, settings.hbm_size_bytes),
                     streams: AtomicUsize::new(0),
                     events: AtomicUsize::new(0),

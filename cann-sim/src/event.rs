@@ -10,6 +10,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::{Deadline, now_us};
+use crate::cost::{self, clock};
 use crate::device::{self, Device};
 use crate::handle::Handles;
 use crate::status::{Fail, Outcome, acl};
@@ -23,6 +24,8 @@ struct EventState {
     completed: u64,
     lost: u64,
     completed_at_us: u64,
+    /// When the last passed record ends by the cost model.
+    model_end_ns: u64,
     waits_submitted: u64,
     waits_completed: u64,
 }
@@ -79,9 +82,10 @@ impl Event {
     }
 
     /// The stream passed the record.
-    pub fn complete(&self, generation: u64) {
+    pub fn complete(&self, generation: u64, model_end_ns: u64) {
         let mut state = self.state.lock();
         state.completed = state.completed.max(generation);
+        state.model_end_ns = state.model_end_ns.max(model_end_ns);
         state.completed_at_us = now_us();
         self.changed.notify_all();
     }
@@ -97,6 +101,11 @@ impl Event {
     pub fn poke(&self) {
         let _state = self.state.lock();
         self.changed.notify_all();
+    }
+
+    /// When the last passed record ends by the cost model.
+    pub fn model_end_ns(&self) -> u64 {
+        self.state.lock().model_end_ns
     }
 
     /// Whether the last record has been passed.
@@ -158,8 +167,13 @@ impl Event {
 
     /// Waits for the last record.
     pub fn synchronize(&self, deadline: Deadline) -> Outcome {
+        let entered_ns = cost::costs().map(|_| clock::now_ns());
         let generation = self.state.lock().recorded;
-        self.wait_generation(generation, deadline, &|| false).map(|_| ())
+        self.wait_generation(generation, deadline, &|| false)?;
+        if let Some(entered_ns) = entered_ns {
+            clock::waited(entered_ns, self.model_end_ns());
+        }
+        Ok(())
     }
 
     /// Device time of the last passed record.

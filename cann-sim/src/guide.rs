@@ -12,7 +12,7 @@
 //! them by `dlopen`. Processes of one user see one set of NPUs and can build communicators with each other;
 //! `CANN_SIM_NAMESPACE` separates sets. `cann-sim-control` starts programs in a place of a topology (`run`), disturbs
 //! them while they run (`fault`), and says what they called (`calls`, `log`) and how much memory they hold
-//! (`memory`). The variables stand in [`settings`](crate::settings), the topology file in
+//! (`memory`) and how long they kept resources (`cost`). The variables stand in [`settings`](crate::settings), the topology file in
 //! [`config_file`](crate::config_file), faults in [`fault`](crate::fault).
 //!
 //! | question | where to look |
@@ -22,6 +22,7 @@
 //! | does it survive a dead peer, a late copy, no memory? | `cann-sim-control fault` or `CANN_SIM_FAULTS` |
 //! | does it run on an older CANN? | `CANN_SIM_RELEASE=8.2` (8.1 to 9.2): symbols and libraries of that release only |
 //! | does it work on A3? | `CANN_SIM_SOC=Ascend910_9392` |
+//! | how long would it take on an A2 or A3? | `CANN_SIM_PROFILE=a2-hccs CANN_SIM_SLOWDOWN=20`; see [`cost`](crate::cost) |
 //! | does a debugger, valgrind, a sanitizer work? | yes, the libraries are ordinary ones; see Limits |
 //!
 //! # An example
@@ -52,7 +53,8 @@
 //!
 //! # What is not
 //!
-//! - **Time.** Copies take what this machine takes; a launch costs nothing. See [`cost`](crate::cost).
+//! - **Time**, unless a profile is chosen: copies take what this machine takes, a launch costs nothing. With a profile,
+//!   what [`cost`](crate::cost) says that it claims.
 //! - **Kernels, collectives, graphs, notifications between devices.** The functions that programs want to exist do,
 //!   and answer 207000 (ACL) or 5 (HCCL). There is no arithmetic on device memory.
 //! - **What nobody outside knows.** How RoCE fails after its retries (here the stream waits until its timeout), what

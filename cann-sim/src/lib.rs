@@ -25,16 +25,16 @@
 //! | [`copy`], [`copy_rules`], [`batch_copy`], [`pitched_copy`] | how bytes move, and which copies are allowed |
 //! | [`rank_table`], [`region`], [`rendezvous`], [`fd_channel`], [`life`], [`link`], [`communicator`], [`one_sided`] | one-sided HCCL |
 //! | [`description`], [`server_port`] | the older family of one-sided HCCL; what processes of one server contend for |
-//! | [`cost`] | where a cost profile charges time |
+//! | [`cost`] | profiles: what hardware would take, charged on resources that all processes share |
 //! | [`board`] | what all processes of a namespace know together: memory in use, counters of rules |
 //! | [`fault`] | scripted faults, by environment or while running, and a record of calls |
 //! | [`export`] | the C functions: checks of pointers, then the rules above |
 //!
 //! # What is faithful
 //!
-//! Rules and error numbers, not speed: thread-local contexts, FIFO streams with asynchronous return, device memory
+//! Rules and error numbers: thread-local contexts, FIFO streams with asynchronous return, device memory
 //! that host code cannot touch, registration frozen at prepare, collective prepare, one-sided put and get without any
-//! work by the owner. The `null` profile charges no time. [`guide`] has the whole list, what is *not* faithful, the
+//! work by the owner. Time too, where a profile is chosen: [`cost`] says what it claims. [`guide`] has the whole list, what is *not* faithful, the
 //! limits, and a C++ program as an example.
 //!
 //! # Locks

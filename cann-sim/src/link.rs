@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::arena::{self, HUGE_PAGE, Mapping};
 use crate::block::{self, Block, Owner, Place};
 use crate::copy::{self, Direction};
+use crate::cost;
 use crate::life::Life;
 use crate::rank_table::LinkKind;
 use crate::region::{Region, RegionKind};
@@ -177,6 +178,8 @@ pub struct Link {
     pub kind: LinkKind,
     /// Physical ids of our NPU and the peer's.
     pub ends: (u32, u32),
+    /// Our place and the peer's, as the cost model knows them.
+    pub places: cost::charge::Ends,
     /// The peer's regions.
     pub remote: RegionMap,
     /// Our own regions that this kind of link can use.
@@ -190,11 +193,12 @@ impl Link {
     pub fn new(
         kind: LinkKind,
         ends: (u32, u32),
+        places: cost::charge::Ends,
         line: Arc<Line>,
         remote: Vec<Reachable>,
         local: RegionMap,
     ) -> Self {
-        Self { kind, ends, remote: RegionMap::new(remote), local, line }
+        Self { kind, ends, places, remote: RegionMap::new(remote), local, line }
     }
 
     /// Whether the peer is still there; two system calls.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::abi::OneSideDescriptor;
+use crate::block::Place;
 use crate::communicator::Communicator;
 use crate::context;
 use crate::copy::{self, Direction, Interrupted};
-use crate::cost;
+use crate::cost::charge::{Descriptor, Launches};
+use crate::cost::{self, clock};
 use crate::fault::{self, Course, LinkState};
 use crate::link::{Link, Peer, Reach};
 use crate::rank_table::LinkKind;
@@ -33,6 +35,7 @@ struct Piece {
     remote: usize,
     length: usize,
     route: Route,
+    local_is_host: bool,
 }
 
 /// How a piece's bytes move.
@@ -51,6 +54,8 @@ struct OneSided {
     link: Arc<Link>,
     direction: Direction,
     pieces: Vec<Piece>,
+    /// When each was launched by the cost model.
+    launches: Option<Launches>,
 }
 
 impl Work for OneSided {
@@ -94,7 +99,7 @@ impl OneSided {
         let started = Instant::now();
         let mut moved_bytes = 0_u64;
         for (index, whole) in self.pieces.iter().enumerate() {
-            cost::charge(self.link.kind, self.direction, whole.length);
+            self.charge(index, whole, stream);
             for (number, piece) in whole.parts(limit).enumerate() {
                 let result = if stop() { Err(Interrupted::Stopped) } else { self.pass(&piece, &stop) };
                 match result {
@@ -114,7 +119,23 @@ impl OneSided {
                 }
             }
         }
+        stream.settle();
         Ok(())
+    }
+
+    /// Charges a piece to the device and the wire, and waits for its beginning.
+    fn charge(&self, index: usize, piece: &Piece, stream: &Stream) {
+        let (Some(costs), Some(launches)) = (cost::costs(), &self.launches) else { return };
+        let ready_ns = launches.end_of(index).max(stream.model_end_ns());
+        stream.hold(ready_ns.saturating_sub(clock::LEAD_NS));
+        let descriptor = Descriptor {
+            kind: self.link.kind,
+            ends: self.link.places,
+            direction: self.direction,
+            local_is_host: piece.local_is_host,
+            length: piece.length,
+        };
+        stream.extend(costs.descriptor(stream.device, &descriptor, ready_ns));
     }
 
     /// Moves one part. A card moves nothing for a communicator that was destroyed: its queue pair is gone.
@@ -150,7 +171,7 @@ impl OneSided {
                 local: piece.local + done,
                 remote: piece.remote + done,
                 length: piece.length - done,
-                route: piece.route,
+                ..*piece
             };
         }
         let (link, direction) = (Arc::clone(&self.link), self.direction);
@@ -210,17 +231,17 @@ fn time_of(bytes: u64, rate: u64) -> Duration {
 impl Piece {
     /// The piece in parts of at most `limit` bytes.
     fn parts(&self, limit: usize) -> impl Iterator<Item = Self> {
-        let Self { local, remote, length, route } = *self;
+        let Self { local, remote, length, .. } = *self;
         (0..length).step_by(limit).map(move |offset| Self {
             local: local + offset,
             remote: remote + offset,
             length: limit.min(length - offset),
-            route,
+            ..*self
         })
     }
 
     fn run(&self, direction: Direction, stop: &dyn Fn() -> bool) -> Result<(), Interrupted> {
-        let Self { local, remote, length, route } = *self;
+        let Self { local, remote, length, route, .. } = *self;
         match (route, direction) {
             (Route::Mapped, Direction::Write) => copy::move_mapped(remote, local, length, stop),
             (Route::Mapped, Direction::Read) => copy::move_mapped(local, remote, length, stop),
@@ -286,7 +307,11 @@ fn check(link: &Link, descriptor: &OneSideDescriptor) -> Outcome<Piece> {
         Reach::Mapped { base, .. } => (base + remote_offset, Route::Mapped),
         Reach::Process(pid) => (remote, Route::RemoteProcess(pid)),
     };
-    Ok(Piece { local, remote, length, route })
+    let local_is_host = match &local_region.reach {
+        Reach::Mapped { block, .. } => block.as_ref().is_some_and(|block| block.place == Place::Host),
+        Reach::Process(_) => true,
+    };
+    Ok(Piece { local, remote, length, route, local_is_host })
 }
 
 /// The stream of a put or get: never NULL, of the current context.
@@ -334,8 +359,19 @@ pub fn submit(
         }
     }
     if !pieces.is_empty() {
-        let work = OneSided { link, direction, pieces };
-        stream.submit(Task::Work(Box::new(work))).map_err(|fail| fail.with_code(hccl::E_RUNTIME))?;
+        let count = pieces.len();
+        let began_ns = cost::costs().map_or(0, |_| clock::now_ns());
+        let launches =
+            cost::costs().map(|costs| costs.launch_descriptors(stream.device, link.kind, direction, count));
+        let work = Task::Work(Box::new(OneSided { link, direction, pieces, launches }));
+        let submitted = match launches {
+            None => stream.submit(work),
+            Some(launches) => stream.submit_at(work, launches.end_of(0)),
+        };
+        submitted.map_err(|fail| fail.with_code(hccl::E_RUNTIME))?;
+        if let Some(launches) = launches {
+            clock::pass(began_ns, launches.end_of(count.saturating_sub(1)), clock::LEAD_NS);
+        }
     }
     failure.map_or(Ok(()), Err)
 }

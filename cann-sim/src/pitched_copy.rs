@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::context;
 use crate::copy::{self, End};
 use crate::copy_rules;
+use crate::device::Device;
 use crate::status::{Fail, Outcome, acl};
 use crate::stream::Stream;
 use crate::task::{self, Task, Work};
@@ -71,17 +72,18 @@ impl PitchedRequest {
 
     /// `aclrtMemcpy2d`.
     pub fn run_now(self) -> Outcome {
-        self.resolve(true)?.copy_now()
+        self.resolve(true)?.copy_now(context::current()?.device)
     }
 
     /// `aclrtMemcpy2dAsync`; with host memory that is not pinned it blocks.
     pub fn submit(self, stream: &Arc<Stream>) -> Outcome {
         let rows = self.resolve(false)?;
         if rows.target.is_known() && rows.source.is_known() {
-            return stream.submit(Task::Work(Box::new(rows)));
+            let launch = copy_rules::launch(stream.device, &rows.target, &rows.source);
+            return launch.submit(stream, Task::Work(Box::new(rows)));
         }
         stream.synchronize(None)?;
-        rows.copy_now()
+        rows.copy_now(stream.device)
     }
 }
 
@@ -93,16 +95,22 @@ impl Rows {
         })
     }
 
-    fn copy_now(&self) -> Outcome {
-        let PitchedRequest { target, source, width, .. } = self.request;
-        self.ends().try_for_each(|(to, from)| copy::copy_now(&to, &from, width, target, source))
+    fn copy_now(&self, device: &Device) -> Outcome {
+        let PitchedRequest { target, source, width, height, .. } = self.request;
+        copy_rules::charged_now(device, &self.target, &self.source, width.saturating_mul(height), || {
+            self.ends().try_for_each(|(to, from)| copy::copy_now(&to, &from, width, target, source))
+        })
     }
 }
 
 impl Work for Rows {
     fn run(&mut self, stream: &Stream) -> Outcome {
+        let PitchedRequest { width, height, .. } = self.request;
+        task::charge_copy(stream, &self.target, &self.source, width.saturating_mul(height));
         self.ends().try_for_each(|(to, from)| {
-            task::finish(copy::transfer(&to, &from, self.request.width, &|| stream.is_aborting()))
-        })
+            task::finish(copy::transfer(&to, &from, width, &|| stream.is_aborting()))
+        })?;
+        stream.settle();
+        Ok(())
     }
 }

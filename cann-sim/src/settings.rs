@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::{card, config_file};
+use crate::{card, config_file, cost};
 
 /// 8.5.
 const DEFAULT_RELEASE: u32 = 805;
@@ -40,7 +40,7 @@ pub const TABLE: &[Variable] = &[
     },
     Variable {
         name: "CANN_SIM_SOC",
-        default: "Ascend910B3",
+        default: "Ascend910B3, or Ascend910_9392 with a profile of A3",
         meaning: "name of the chip: Ascend910B* is A2, Ascend910_93* is A3",
     },
     Variable {
@@ -114,6 +114,28 @@ pub const TABLE: &[Variable] = &[
         meaning: "boot id that a program started by cann-sim-control run sees, as in a container",
     },
     Variable {
+        name: "CANN_SIM_PROFILE",
+        default: "null",
+        meaning: "cost profile: null, a2-hccs, a2-roce, a3-hccs, a3-hccs-2node or a3-roce; see the module cost",
+    },
+    Variable {
+        name: "CANN_SIM_SLOWDOWN",
+        default: "1",
+        meaning: "how many times slower than hardware a profile runs, 1 to 1000000; 20 to 50 lets this machine move \
+                  the bytes in time",
+    },
+    Variable {
+        name: "CANN_SIM_LAUNCH",
+        default: "device",
+        meaning: "device: the launches of a device are in a row, whichever thread or process makes them; thread: each \
+                  thread launches for itself",
+    },
+    Variable {
+        name: "CANN_SIM_PROFILE_FILE",
+        default: "the crate's own",
+        meaning: "data file with other profiles, as cann-sim/cost/profiles.toml",
+    },
+    Variable {
         name: "CANN_SIM_FAULTS",
         default: "",
         meaning: "scripted faults, NAME[/WHERE]=ACTION[@[all:]N[+]] joined by ';'; see the module fault",
@@ -169,6 +191,14 @@ pub struct Settings {
     pub faults: String,
     /// Listen for more of them.
     pub fault_socket: bool,
+    /// Cost profile; "null" charges nothing.
+    pub profile: String,
+    /// Data file of the profiles; empty for the crate's own.
+    pub profile_file: String,
+    /// Machine time of one unit of model time.
+    pub slowdown: u32,
+    /// Launches are in a row for each thread, not for each device.
+    pub launches_per_thread: bool,
 }
 
 /// The environment, as far as it is text.
@@ -269,6 +299,7 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
     let server_index = number("CANN_SIM_SERVER_INDEX", 0, 0, 1023);
     let init_exclusive_ms = number("CANN_SIM_INIT_EXCLUSIVE_MS", 0, 0, 60_000);
     let super_pod_id = number("CANN_SIM_SUPER_POD_ID", 0, 0, u32::MAX);
+    let slowdown = number("CANN_SIM_SLOWDOWN", 1, 1, 1_000_000);
     let has_old_driver = number("CANN_SIM_OLD_DRIVER", 0, 0, 1) == 1;
     let pcie_pairs =
         text("CANN_SIM_PCIE_PAIRS").map_or_else(|| Some(HashSet::new()), pairs).unwrap_or_else(|| {
@@ -290,7 +321,18 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
             }
         }
     };
-    let soc = text("CANN_SIM_SOC").unwrap_or("Ascend910B3");
+    let launches_per_thread = match text("CANN_SIM_LAUNCH") {
+        None | Some("device") => false,
+        Some("thread") => true,
+        Some(word) => {
+            complaints.push(format!("CANN_SIM_LAUNCH={word} is neither device nor thread; using device"));
+            false
+        }
+    };
+    let profile = text("CANN_SIM_PROFILE").unwrap_or(cost::NULL_PROFILE);
+    // The chip follows the profile.
+    let usual_soc = if profile.starts_with("a3") { "Ascend910_9392" } else { "Ascend910B3" };
+    let soc = text("CANN_SIM_SOC").unwrap_or(usual_soc);
     let hbm_size_bytes = match text("CANN_SIM_HBM_SIZE").map(|word| (word, size(word))) {
         Some((_, Some(bytes))) => bytes,
         Some((word, None)) => {
@@ -344,6 +386,10 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
             .map(|path| card::parse(&std::fs::read_to_string(path).unwrap_or_default())),
         faults: text("CANN_SIM_FAULTS").unwrap_or_default().to_owned(),
         fault_socket,
+        profile: profile.to_owned(),
+        profile_file: text("CANN_SIM_PROFILE_FILE").unwrap_or_default().to_owned(),
+        slowdown,
+        launches_per_thread,
     };
     (settings, complaints)
 }

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock::Deadline;
 use crate::context::Context;
+use crate::cost::{self, clock};
 use crate::device::{self, Device};
 use crate::event::Event;
 use crate::handle::Handles;
@@ -33,7 +34,8 @@ const IDLE: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 struct StreamState {
-    queue: VecDeque<Task>,
+    /// Tasks, and when each can begin by the cost model.
+    queue: VecDeque<(Task, u64)>,
     submitted: u64,
     completed: u64,
     executor_alive: bool,
@@ -58,6 +60,8 @@ pub struct Stream {
     context: Weak<Context>,
     context_handle: usize,
     aborting: AtomicBool,
+    /// When the last task that ran ends by the cost model, on the machine's clock; 0 when nothing is charged.
+    model_end_ns: AtomicU64,
     state: Mutex<StreamState>,
     /// Told when work or an abort arrives.
     work: Condvar,
@@ -88,6 +92,7 @@ impl Stream {
             context,
             context_handle,
             aborting: AtomicBool::new(false),
+            model_end_ns: AtomicU64::new(0),
             state: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -111,8 +116,39 @@ impl Stream {
         self.state.lock().awaited = event;
     }
 
+    /// When the last task that ran ends by the cost model.
+    pub fn model_end_ns(&self) -> u64 {
+        self.model_end_ns.load(Ordering::Acquire)
+    }
+
+    /// The running task ends then at the earliest.
+    pub fn extend(&self, model_end_ns: u64) {
+        self.model_end_ns.fetch_max(model_end_ns, Ordering::AcqRel);
+    }
+
+    /// Holds the executor until everything that ran has ended by the cost model, or the stream is aborted.
+    pub fn settle(&self) {
+        let end_ns = self.model_end_ns();
+        if end_ns > 0 {
+            self.hold(end_ns);
+        }
+    }
+
+    /// Holds the executor until a time of the machine's clock, or until the stream is aborted.
+    pub fn hold(&self, time_ns: u64) {
+        if time_ns > clock::machine_ns() {
+            self.hang(clock::instant(time_ns));
+        }
+    }
+
     /// Puts a task at the end.
     pub fn submit(self: &Arc<Self>, task: Task) -> Outcome {
+        let ready_ns = if cost::costs().is_some() { clock::now_ns() } else { 0 };
+        self.submit_at(task, ready_ns)
+    }
+
+    /// Puts a task at the end that can begin at `ready_ns` by the cost model.
+    pub fn submit_at(self: &Arc<Self>, task: Task, ready_ns: u64) -> Outcome {
         if let Some(context) = self.context.upgrade()
             && let Some(failure) = context.failure()
         {
@@ -136,7 +172,7 @@ impl Stream {
             task.discard();
             return Ok(());
         }
-        state.queue.push_back(task);
+        state.queue.push_back((task, ready_ns));
         state.submitted += 1;
         if state.executor_alive {
             self.work.notify_one();
@@ -152,7 +188,7 @@ impl Stream {
             state.submitted -= 1;
             let task = state.queue.pop_back();
             drop(state);
-            if let Some(task) = task {
+            if let Some((task, _)) = task {
                 task.discard();
             }
             return Err(Fail::new(
@@ -169,7 +205,7 @@ impl Stream {
         crate::context::bind(self.context_handle);
         let mut state = self.state.lock();
         loop {
-            let Some(task) = state.queue.pop_front() else {
+            let Some((task, ready_ns)) = state.queue.pop_front() else {
                 let idle = !state.ended && !self.work.wait_for(&mut state, IDLE).timed_out();
                 if !idle && state.queue.is_empty() {
                     state.executor_alive = false;
@@ -180,6 +216,7 @@ impl Stream {
             state.running = true;
             let is_dead = state.killed.is_some();
             drop(state);
+            self.extend(ready_ns);
             let context = self.context.upgrade();
             let outcome = match context.as_ref().and_then(|context| context.failure()) {
                 failure if is_dead || failure.is_some() => {
@@ -211,6 +248,7 @@ impl Stream {
         if self.flags & UNWAITED_FLAGS != 0 {
             return Ok(());
         }
+        let entered_ns = cost::costs().map(|_| clock::now_ns());
         let mut state = self.state.lock();
         let (target, epoch) = (state.submitted, state.abort_epoch);
         while state.completed < target {
@@ -232,6 +270,9 @@ impl Stream {
         }
         if state.abort_epoch != epoch {
             return Err(Fail::new(state.abort_code, "the stream was aborted"));
+        }
+        if let Some(entered_ns) = entered_ns {
+            clock::waited(entered_ns, self.model_end_ns());
         }
         let own = state.failure.take().or_else(|| state.killed.clone());
         drop(state);
@@ -278,11 +319,12 @@ impl Stream {
             self.done.wait(&mut state);
         }
         state.completed = state.submitted;
+        self.model_end_ns.store(0, Ordering::Release);
         state.failure = None;
         self.aborting.store(false, Ordering::Release);
         drop(state);
         self.done.notify_all();
-        for task in dropped {
+        for (task, _) in dropped {
             task.discard();
         }
     }

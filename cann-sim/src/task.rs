@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Deadline;
 use crate::copy::{self, End, Interrupted};
+use crate::cost::{self, clock};
 use crate::event::Event;
 use crate::fault::{self, Course};
 use crate::status::{Fail, Outcome, acl};
@@ -88,7 +89,12 @@ impl Task {
         }
         match self {
             Self::Copy { target, source, length } => match fault::steer("copy", stream)? {
-                Course::Normal => finish(copy::transfer(&target, &source, length, &|| stream.is_aborting())),
+                Course::Normal => {
+                    charge_copy(stream, &target, &source, length);
+                    let outcome = finish(copy::transfer(&target, &source, length, &|| stream.is_aborting()));
+                    stream.settle();
+                    outcome
+                }
                 Course::Unstoppable => finish(copy::transfer(&target, &source, length, &|| false)),
                 Course::Later(time) => {
                     fault::land_later(stream, time, move || {
@@ -102,13 +108,15 @@ impl Task {
             Self::Fill { target, value, length } => copy::fill(&target, value, length),
             Self::Work(mut work) => work.run(stream),
             Self::Record { event, generation } => {
-                event.complete(generation);
+                stream.settle();
+                event.complete(generation, stream.model_end_ns());
                 Ok(())
             }
             Self::Wait { event, generation, deadline } => {
                 stream.set_awaited(Some(Arc::clone(&event)));
                 let outcome = event.wait_generation(generation, deadline, &|| stream.is_aborting());
                 stream.set_awaited(None);
+                stream.extend(event.model_end_ns());
                 event.end_wait();
                 // A lost record releases the stream: the waiting stream itself was not aborted.
                 match outcome {
@@ -117,8 +125,12 @@ impl Task {
                 }
             }
             Self::Call(call) => {
+                stream.settle();
                 // SAFETY: the program promised that the function may be called once with this argument.
                 unsafe { (call.function)(call.argument) };
+                if cost::costs().is_some() {
+                    stream.extend(clock::machine_ns()); // its own time counts
+                }
                 Ok(())
             }
             Self::Fail(fail) => Err(fail),
@@ -133,6 +145,14 @@ impl Task {
             _ => {}
         }
     }
+}
+
+/// Charges a copy to the device, and waits for its beginning.
+pub fn charge_copy(stream: &Stream, target: &End, source: &End, length: usize) {
+    let Some(costs) = cost::costs() else { return };
+    let ready_ns = stream.model_end_ns();
+    stream.hold(ready_ns.saturating_sub(clock::LEAD_NS));
+    stream.extend(costs.copy(stream.device, target, source, length, ready_ns));
 }
 
 /// What a copy on a stream answers: a stop is no failure, a refusal is the device's.

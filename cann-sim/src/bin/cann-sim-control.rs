@@ -71,6 +71,9 @@ enum Action {
     },
     /// Device memory in use: process, server, physical NPU and bytes.
     Memory,
+    /// Resources of the cost model that were used: kind, physical NPU (and the other one of a pair), and microseconds of
+    /// this machine for which they were reserved (divide by CANN_SIM_SLOWDOWN for model time).
+    Cost,
     /// The variables of the software NPU.
     Settings,
 }
@@ -162,6 +165,12 @@ fn run() -> Result<String> {
             for usage in board::usage(&namespace)? {
                 let (process, npu, bytes) = (usage.process, usage.npu, usage.bytes);
                 writeln!(text, "{process} {} {} {bytes}", npu.server, npu.physical_id)?;
+            }
+        }
+        Action::Cost => {
+            for usage in board::resources(&namespace)? {
+                let other = usage.other.map_or(String::new(), |other| format!("-{other}"));
+                writeln!(text, "{} {}{other} {}", usage.kind, usage.device, usage.busy_ns / 1000)?;
             }
         }
         Action::Settings => {

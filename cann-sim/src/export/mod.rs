@@ -5,6 +5,7 @@
 
 pub mod callback;
 pub mod context;
+pub mod cost;
 pub mod description;
 pub mod device;
 pub mod event;
