@@ -1,7 +1,8 @@
 //! Promise 8: a peer restarted on the same port is recognised; recovery is bounded.
 //!
 //! Tried by taking the mechanism out: with `PeerState::lost` ignored the restarted and the stopped peer are not used
-//! again, and two tests fail.
+//! again, and two tests fail; with the meeting before `prepare` in `Session::connect` left out, the last one finds memory
+//! that cannot be unregistered for a minute, bound by an end that waits in the vendor's library.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -149,4 +150,58 @@ fn a_dropped_link_costs_its_channel_and_comes_back() {
     a.quit();
     b.quit();
     c.quit();
+}
+
+/// What goes wrong at one end while a channel is made or used; the other end sees nothing of it by itself. And whether
+/// the other end is in the vendor's prepare by then, which only its time limit ends.
+const ONE_SIDED: [(&str, bool); 7] = [
+    ("transfer=fail:507057@1", false),
+    ("HcclBatchPut=fail:15@1", false),
+    ("HcclCommBindMem=fail:9@1", false),
+    ("HcclCommPrepare=fail:9@1", true),
+    ("HcclCommPrepare=fail:19@1", true),
+    ("HcclCommInitClusterInfoMemConfig=fail:9@1", false),
+    ("aclrtCreateStreamWithConfig=fail:507001@1", false),
+];
+
+#[test]
+fn a_failure_at_one_end_makes_nobody_wait_for_a_time_limit() {
+    let long = 6 * RECOVERY;
+    let npu = software_npu(2)
+        .variable("ASCEND_CONNECT_TIMEOUT", &long.as_millis().to_string())
+        .variable("MC_HANDSHAKE_CONNECT_TIMEOUT", &long.as_secs().to_string());
+    let (mut a, mut b) = (Peer::start(&npu, Some(0)), Peer::start(&npu, Some(1)));
+    let (near, far) = (a.buffer(0, PAGE, 1), b.buffer(1, PAGE, 2));
+    let (to_b, to_a) = (b.name(), a.name());
+    for (round, (fault, in_prepare)) in ONE_SIDED.into_iter().chain(ONE_SIDED).enumerate() {
+        // New memory at both ends, so that a new generation of the channel is made, and both ends want one.
+        let (here, there) = (a.buffer(0, PAGE, 3), b.buffer(1, PAGE, 4));
+        let forth = moving("write", here, &to_b, far, PAGE, 65536, 0);
+        let back = moving("read", there, &to_a, near, PAGE, 65536, 0);
+        let failing = if round % 2 == 0 { &a } else { &b };
+        failing.fault(&format!("set {fault}"));
+        let start = Instant::now();
+        let mut failures = Vec::new();
+        loop {
+            let pending = (a.begin(&format!("& transfer {forth}")), b.begin(&format!("& transfer {back}")));
+            let outcomes = [a.finish(pending.0), b.finish(pending.1)];
+            if outcomes.iter().all(Result::is_ok) {
+                break;
+            }
+            failures.extend(outcomes.into_iter().filter_map(Result::err));
+            assert!(start.elapsed() < RECOVERY, "{fault} in round {round}: {failures:?}");
+        }
+        assert!(start.elapsed() < RECOVERY, "{fault} in round {round}: {failures:?}");
+        a.fault("clear");
+        b.fault("clear");
+        if !in_prepare {
+            // Nothing is left that has the memory bound.
+            let start = Instant::now();
+            a.must(&format!("unregister {here}"));
+            b.must(&format!("unregister {there}"));
+            assert!(start.elapsed() < RECOVERY, "{fault} in round {round}: {:?}", start.elapsed());
+        }
+    }
+    a.quit();
+    b.quit();
 }

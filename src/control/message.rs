@@ -195,6 +195,12 @@ pub enum Message {
     OpenChannel(ChannelOffer),
     /// Agreed; both sides go on.
     ChannelAccepted(ChannelAnswer),
+    /// The sender has made its end of the communicator and bound its memory, and meets the receiver in the vendor's
+    /// prepare as soon as that has said the same: who fails before leaves nobody waiting there.
+    ChannelBound {
+        /// Name of the communicator.
+        channel: String,
+    },
     /// The sender's end of the channel is up.
     ChannelReady {
         /// Name of the communicator.

@@ -267,7 +267,7 @@ impl Channels {
                 state.pending.push_back(waiting);
             }
             if !state.pending.is_empty() && state.opening.is_none() {
-                opening = Some(state.begin(Role::Initiator, 0));
+                opening = Some(state.begin(Role::Initiator));
             }
         }
         for (request, error) in refused {
@@ -370,6 +370,7 @@ impl Channels {
                 return false;
             }
             state.opening = None;
+            state.forget_ports();
             slot.changed.notify_all();
             let old = state.ready.replace(Arc::clone(channel));
             if let Some(old) = &old {
@@ -391,7 +392,7 @@ impl Channels {
                 }
             }
             if !state.pending.is_empty() {
-                again = Some(state.begin(Role::Initiator, 0));
+                again = Some(state.begin(Role::Initiator));
             }
             old
         };
@@ -434,6 +435,7 @@ impl Channels {
                 return;
             }
             state.opening = None;
+            state.forget_ports();
             slot.changed.notify_all();
             std::mem::take(&mut state.pending)
         };
@@ -491,7 +493,7 @@ impl Channels {
                     "offers for this channel cross; the other one goes first",
                 ));
             }
-            let opening = state.begin(Role::Acceptor, 0);
+            let opening = state.begin(Role::Acceptor);
             slot.changed.notify_all();
             opening
         };
@@ -505,6 +507,16 @@ impl Channels {
             Err(error) => {
                 self.opening_failed(&slot, &opening, &error);
                 Err(error)
+            }
+        }
+    }
+
+    /// The peer's end of a channel that is being made is bound.
+    pub fn peer_bound(&self, from: &Arc<Connection>, name: &str) {
+        for slot in self.slots_of(from.peer().incarnation.id) {
+            let opening = slot.state.lock().opening.clone();
+            if let Some(opening) = opening.filter(|opening| opening.is_named(name)) {
+                opening.peer_bound();
             }
         }
     }
@@ -541,16 +553,20 @@ impl Channels {
     fn reopen(self: &Arc<Self>, slot: &Arc<Slot>, opening: &Arc<Opening>) -> bool {
         let next = {
             let mut state = slot.state.lock();
-            let current = state.is_opening(opening);
-            if !current || opening.port_try() >= super::opening::PORT_TRIES {
+            if !state.is_opening(opening) {
+                return false;
+            }
+            // Without anything that waits it is for the side that made the offer to make the next.
+            let waits_for_offer = state.pending.is_empty() && opening.role() == Role::Acceptor;
+            if !waits_for_offer && !state.next_port() {
                 return false;
             }
             slot.changed.notify_all();
-            if state.pending.is_empty() && opening.role() == Role::Acceptor {
+            if waits_for_offer {
                 state.opening = None;
                 return true;
             }
-            state.begin(Role::Initiator, opening.port_try().saturating_add(1))
+            state.begin(Role::Initiator)
         };
         self.open(slot, &next);
         true

@@ -324,6 +324,10 @@ impl Ascend {
         }
         match message {
             Message::OpenChannel(offer) => Some(self.offer(from, offer).map(Message::ChannelAccepted)),
+            Message::ChannelBound { channel } => {
+                self.channels.peer_bound(from, &channel);
+                Some(Ok(Message::Done))
+            }
             Message::ChannelReady { .. } => Some(Ok(Message::Done)),
             Message::ChannelFailed { channel, reason } => {
                 self.channels.peer_failed(from, &channel, &reason);

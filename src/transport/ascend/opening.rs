@@ -2,7 +2,8 @@
 //!
 //! The initiator offers its rank and regions over the control connection; the acceptor answers with its own and goes
 //! on by itself; both come to the same communicator name, rank table and link from what they exchanged, and meet in
-//! the vendor's prepare, which is bounded by the connect timeout.
+//! the vendor's prepare, which is bounded by the connect timeout. Nothing ends that call but its time limit, so each
+//! side enters it only when the other has said that its end is made and bound: what fails before makes nobody wait.
 //!
 //! Invariants: nothing here runs on a thread of the caller or of the control connection except
 //! [`Terms::check`] and [`Terms::answer`], which call no peer; whoever fails after an agreement tells the other, and
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::channel::Channel;
 use super::channels::{Channels, pair};
@@ -47,6 +48,9 @@ const PORTS: std::ops::Range<u16> = 17_000..18_000;
 /// How long to wait for the other side's offer after it said that offers cross.
 const CROSSING_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often an end that waits for the other one looks whether it is still wanted.
+const MEETING_SLICE: Duration = Duration::from_millis(50);
+
 /// Longest name of a communicator.
 const NAME_LIMIT_BYTES: usize = 127;
 
@@ -68,6 +72,9 @@ pub struct Opening {
     name: OnceLock<String>,
     stop: Mutex<Option<Error>>,
     stopped: AtomicBool,
+    /// Whether the peer has bound its end; guards the condition below.
+    peer_bound: Mutex<bool>,
+    changed: Condvar,
 }
 
 impl Opening {
@@ -81,6 +88,8 @@ impl Opening {
             name: OnceLock::new(),
             stop: Mutex::new(None),
             stopped: AtomicBool::new(false),
+            peer_bound: Mutex::new(false),
+            changed: Condvar::new(),
         }
     }
 
@@ -111,6 +120,35 @@ impl Opening {
     pub fn stop(&self, why: Error) {
         self.stop.lock().get_or_insert(why);
         self.stopped.store(true, Ordering::Release);
+        // Taken, so that nobody is between looking and sleeping.
+        drop(self.peer_bound.lock());
+        self.changed.notify_all();
+    }
+
+    /// The peer's end is made and bound.
+    pub fn peer_bound(&self) {
+        *self.peer_bound.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the peer's end is made and bound.
+    ///
+    /// # Errors
+    /// The answer of `stop`, which is asked now and then; [`Code::Timeout`] at the deadline.
+    fn wait_peer_bound(&self, deadline: Deadline, stop: &dyn Fn() -> Option<Error>) -> Result<()> {
+        let mut bound = self.peer_bound.lock();
+        while !*bound {
+            let slice = deadline.sooner(Deadline::after(MEETING_SLICE));
+            self.changed.wait_until(&mut bound, slice.at());
+            if let Some(error) = MutexGuard::unlocked(&mut bound, stop) {
+                return Err(error);
+            }
+            if !*bound && deadline.expired() {
+                let text = "the peer did not make its end of the channel in time";
+                return Err(Error::new(Code::Timeout, Stage::Connect, text));
+            }
+        }
+        Ok(())
     }
 
     /// Why it has to end, if it has.
@@ -208,7 +246,7 @@ pub fn initiate(
     let generation = (binding.epoch(), 0);
     // Both sides count; the lowest bit tells whose count it is.
     let attempt = opening.number.wrapping_shl(1) | u32::from(lower);
-    let port = device_port(config, channels.incarnation(), opening.port_try);
+    let port = device_port(config, channels.incarnation(), opening.port_try());
     let own_rank = device.rank(config, &channels.server_name(), Some(port))?;
     let offer = ChannelOffer {
         channel: name(&key, generation, attempt),
@@ -332,12 +370,17 @@ fn connect(
         };
         let tuning =
             Tuning { traffic_class: config.rdma_traffic_class, service_level: config.rdma_service_level };
-        let session = Session::connect(device, &agreement, binding, tuning, agreed.deadline, &|| {
+        let stop = || {
             opening.stopped().or_else(|| {
                 let replaced = || Error::new(Code::Cancelled, Stage::Connect, "a newer offer took its place");
                 (!slot.is_current(opening)).then(replaced)
             })
-        })?;
+        };
+        let meet = || {
+            connection.send(Message::ChannelBound { channel: agreed.name.clone() })?;
+            opening.wait_peer_bound(agreed.deadline, &stop)
+        };
+        let session = Session::connect(device, &agreement, binding, tuning, agreed.deadline, &stop, &meet)?;
         let reach = Reach { local, remote };
         let unfit = Reach { local: unfit_local, remote: unfit_remote };
         let class = class_of(device.chip(), link, &agreed.own_rank, &agreed.peer_rank);

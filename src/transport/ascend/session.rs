@@ -151,10 +151,11 @@ pub struct Session {
 impl Session {
     /// Makes the communicator and connects it; blocks until the peer does the same, at most until `deadline`.
     ///
-    /// `stop` is asked between the vendor's calls; an answer ends the attempt with it.
+    /// `stop` is asked between the vendor's calls; an answer ends the attempt with it. `meet` waits for the other side
+    /// before the call in which both meet.
     ///
     /// # Errors
-    /// What the vendor says, or the answer of `stop`.
+    /// What the vendor says, or the answer of `stop` or `meet`.
     pub fn connect(
         device: &Device,
         agreement: &Agreement,
@@ -162,6 +163,7 @@ impl Session {
         tuning: Tuning,
         deadline: Deadline,
         stop: &dyn Fn() -> Option<Error>,
+        meet: &dyn Fn() -> Result<()>,
     ) -> Result<Self> {
         let lane = Lane::new(device)?;
         let mut session = Self {
@@ -176,6 +178,10 @@ impl Session {
         let communicator = create(&runtime, agreement, tuning, deadline, stop)?;
         session.communicator = Some(communicator);
         session.show(agreement, communicator)?;
+        if let Some(error) = stop() {
+            return Err(error);
+        }
+        meet()?;
         if let Some(error) = stop() {
             return Err(error);
         }

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::channel::{Channel, Close};
 use super::device::Device;
-use super::opening::{Opening, Role};
+use super::opening::{Opening, PORT_TRIES, Role};
 use crate::control::Connection;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -49,15 +49,31 @@ pub struct State {
     /// Why nothing may be added any more.
     pub lost: Option<Error>,
     attempts: u32,
+    /// Ports of the device that were given up in a row, whichever side made the offers.
+    ports_given_up: u32,
 }
 
 impl State {
     /// Makes the slot's next opening.
-    pub fn begin(&mut self, role: Role, port_try: u32) -> Arc<Opening> {
+    pub fn begin(&mut self, role: Role) -> Arc<Opening> {
         self.attempts = self.attempts.wrapping_add(1);
-        let opening = Arc::new(Opening::new(role, self.attempts, port_try));
+        let opening = Arc::new(Opening::new(role, self.attempts, self.ports_given_up));
         self.opening = Some(Arc::clone(&opening));
         opening
+    }
+
+    /// Gives the port at hand up for the next one; false when [`PORT_TRIES`] were given up already.
+    pub fn next_port(&mut self) -> bool {
+        let goes_on = self.ports_given_up < PORT_TRIES;
+        if goes_on {
+            self.ports_given_up = self.ports_given_up.saturating_add(1);
+        }
+        goes_on
+    }
+
+    /// A channel was made, or nobody wants one any more: the next opening has all tries.
+    pub fn forget_ports(&mut self) {
+        self.ports_given_up = 0;
     }
 
     /// Whether `opening` is the one at hand.
@@ -184,5 +200,25 @@ impl Slot {
         for channel in channels {
             channel.close(Close::Fail(why.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_counted_whoever_makes_the_offer() {
+        let mut state = State::default();
+        assert_eq!(state.begin(Role::Initiator).port_try(), 0);
+        for given_up in 1..=PORT_TRIES {
+            assert!(state.next_port());
+            // The peer's offer crosses and takes the place of ours, time and again.
+            assert_eq!(state.begin(Role::Initiator).port_try(), given_up);
+            assert_eq!(state.begin(Role::Acceptor).port_try(), given_up);
+        }
+        assert!(!state.next_port(), "tried for ever");
+        state.forget_ports();
+        assert_eq!(state.begin(Role::Initiator).port_try(), 0);
     }
 }
