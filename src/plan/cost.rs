@@ -55,23 +55,36 @@ pub enum Side {
     Host,
 }
 
-/// A put or get: the longer of fixed time plus bytes at the ramp's rate, and bytes at the link's rate.
+/// A put or get: the longest of its launch, what the device needs for it, and its bytes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DescriptorCost {
-    /// Whatever its length.
-    pub fixed_us: f64,
-    /// Rate of what is added to the fixed time; none adds nothing.
-    pub ramp_bytes_per_us: Option<f64>,
-    /// Rate of the link.
-    pub link_bytes_per_us: f64,
+    /// On the thread that calls, whatever its length.
+    pub launch_us: f64,
+    /// On the device, whatever its length.
+    pub setup_us: f64,
+    /// Rate of the device behind the setup.
+    pub bytes_per_us: f64,
+    /// Rate of the wire.
+    pub wire_bytes_per_us: f64,
 }
 
 impl DescriptorCost {
-    /// Time for one descriptor.
+    /// Time for one of many descriptors of this length.
     #[must_use]
     pub fn time_us(&self, length_bytes: f64) -> f64 {
-        let added = self.ramp_bytes_per_us.map_or(0.0, |ramp| length_bytes / ramp);
-        (self.fixed_us + added).max(length_bytes / self.link_bytes_per_us)
+        self.launch_us.max(self.moving_us(length_bytes))
+    }
+
+    /// The same without its launch.
+    #[must_use]
+    pub fn moving_us(&self, length_bytes: f64) -> f64 {
+        (self.setup_us + length_bytes / self.bytes_per_us).max(length_bytes / self.wire_bytes_per_us)
+    }
+
+    /// Rate of very long descriptors.
+    #[must_use]
+    pub fn limit_bytes_per_us(&self) -> f64 {
+        self.bytes_per_us.min(self.wire_bytes_per_us)
     }
 }
 
@@ -146,11 +159,21 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_takes_its_fixed_time_or_its_bytes() {
-        let flat = DescriptorCost { fixed_us: 10.0, ramp_bytes_per_us: None, link_bytes_per_us: 1000.0 };
-        assert!((flat.time_us(1.0) - 10.0).abs() < 1e-9);
-        assert!((flat.time_us(20_000.0) - 20.0).abs() < 1e-9);
-        let sloped = DescriptorCost { ramp_bytes_per_us: Some(1000.0), ..flat };
-        assert!((sloped.time_us(20_000.0) - 30.0).abs() < 1e-9);
+    fn a_descriptor_takes_its_launch_or_its_setup_and_bytes_or_the_wire() {
+        let cost = DescriptorCost {
+            launch_us: 10.0,
+            setup_us: 4.0,
+            bytes_per_us: 2000.0,
+            wire_bytes_per_us: 1500.0,
+        };
+        let near = |length_bytes: f64, expected: f64| {
+            let time = cost.time_us(length_bytes);
+            assert!((time - expected).abs() < 1e-9, "{length_bytes}: {time}");
+        };
+        near(1.0, 10.0);
+        near(16_000.0, 12.0);
+        near(60_000.0, 40.0);
+        assert!((cost.moving_us(2000.0) - 5.0).abs() < 1e-9);
+        assert!((cost.limit_bytes_per_us() - 1500.0).abs() < 1e-9);
     }
 }

@@ -30,20 +30,19 @@ enum Kind {
     Time,
     /// GB/s, more than 0.
     Rate,
-    /// GB/s, or 0 for none.
-    Ramp,
     /// 0 or 1.
     Switch,
 }
 
 /// Every number of a link: name and kind. The order is that of [`Row::values`].
-const NUMBERS: [(&str, Kind); 13] = [
-    ("write.descriptor_us", Kind::Time),
-    ("write.ramp_gb_per_s", Kind::Ramp),
-    ("write.link_gb_per_s", Kind::Rate),
-    ("read.descriptor_us", Kind::Time),
-    ("read.ramp_gb_per_s", Kind::Ramp),
-    ("read.link_gb_per_s", Kind::Rate),
+const NUMBERS: [(&str, Kind); 14] = [
+    ("write.launch_us", Kind::Time),
+    ("write.setup_us", Kind::Time),
+    ("write.rate_gb_per_s", Kind::Rate),
+    ("read.launch_us", Kind::Time),
+    ("read.setup_us", Kind::Time),
+    ("read.rate_gb_per_s", Kind::Rate),
+    ("wire_gb_per_s", Kind::Rate),
     ("device_copy_us", Kind::Time),
     ("device_copy_gb_per_s", Kind::Rate),
     ("host_copy_us", Kind::Time),
@@ -70,12 +69,13 @@ struct Row {
 impl Row {
     fn costs(&self) -> LinkCosts {
         let [
-            write_us,
-            write_ramp,
-            write_link,
-            read_us,
-            read_ramp,
-            read_link,
+            write_launch,
+            write_setup,
+            write_rate,
+            read_launch,
+            read_setup,
+            read_rate,
+            wire,
             device_us,
             device_rate,
             host_us,
@@ -85,19 +85,16 @@ impl Row {
             per_device,
         ] = self.values.each_ref().map(|value| value.number);
         let rate = |gb_per_s: f64| gb_per_s * 1e3;
-        let ramp = |gb_per_s: f64| (gb_per_s > 0.0).then_some(gb_per_s * 1e3);
+        let descriptor = |launch_us, setup_us, gb_per_s| DescriptorCost {
+            launch_us,
+            setup_us,
+            bytes_per_us: rate(gb_per_s),
+            wire_bytes_per_us: rate(wire),
+        };
         LinkCosts {
             class: self.class,
-            write: DescriptorCost {
-                fixed_us: write_us,
-                ramp_bytes_per_us: ramp(write_ramp),
-                link_bytes_per_us: rate(write_link),
-            },
-            read: DescriptorCost {
-                fixed_us: read_us,
-                ramp_bytes_per_us: ramp(read_ramp),
-                link_bytes_per_us: rate(read_link),
-            },
+            write: descriptor(write_launch, write_setup, write_rate),
+            read: descriptor(read_launch, read_setup, read_rate),
             device_copy: CopyCost { call_us: 0.0, launch_us: device_us, bytes_per_us: rate(device_rate) },
             host_copy: CopyCost { call_us: host_call, launch_us: host_us, bytes_per_us: rate(host_rate) },
             message_us,
@@ -187,7 +184,6 @@ impl CostTable {
         let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
         let (least, largest) = match NUMBERS.get(index).map(|(_, kind)| *kind) {
             Some(Kind::Rate) => RATES_GB_PER_S,
-            Some(Kind::Ramp) => (0.0, RATES_GB_PER_S.1),
             Some(Kind::Switch) => (0.0, 1.0),
             Some(Kind::Time) | None => (0.0, MAX_TIME_US),
         };
@@ -254,9 +250,9 @@ mod tests {
     fn a_file_changes_what_it_names_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("costs");
-        std::fs::write(&path, "# ours\n\na2-roce write.descriptor_us 99 measured\n").unwrap();
+        std::fs::write(&path, "# ours\n\na2-roce write.launch_us 99 measured\n").unwrap();
         let table = CostTable::with_file(&path).unwrap();
-        let direct = |table: &CostTable, class| table.costs(class).descriptor(Direction::Write).fixed_us;
+        let direct = |table: &CostTable, class| table.costs(class).descriptor(Direction::Write).launch_us;
         assert!((direct(&table, LinkClass::A2Roce) - 99.0).abs() < 1e-9);
         assert_eq!(table.costs(LinkClass::A2Hccs), CostTable::built_in().costs(LinkClass::A2Hccs));
         assert_eq!(table.costs(LinkClass::A2Roce).read, CostTable::built_in().costs(LinkClass::A2Roce).read);
@@ -274,7 +270,7 @@ mod tests {
             ("a2-hccs message_us -1", "has to be 0"),
             ("a2-hccs message_us inf", "has to be"),
             ("a2-hccs message_us NaN", "has to be"),
-            ("a2-hccs write.link_gb_per_s 0", "has to be"),
+            ("a2-hccs write.rate_gb_per_s 0", "has to be"),
             ("a2-hccs launch_per_device 2", "has to be"),
         ] {
             let mut table = CostTable::built_in();
