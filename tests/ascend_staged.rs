@@ -245,6 +245,19 @@ fn without_slots_it_is_refused_with_a_word_what_to_do() {
     assert_eq!(error.unwrap().code(), Code::NotSupportedTransport);
 }
 
+#[test]
+fn a_peer_without_an_agent_is_named() {
+    let (a, b) = (node(0), old_node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    let (_, error) = a.transfer_by(&b, Direction::Write, &[(near, far, 64)], STAGED);
+    let error = error.unwrap();
+    assert_eq!(error.code(), Code::NotSupportedTransport);
+    assert!(error.to_string().contains("no relay agent"), "{error}");
+    assert!(error.record().peer.is_some() && error.record().advice.is_some(), "{error}");
+    // What needs no agent goes as before.
+    a.must_transfer(&b, Direction::Write, &[(near, far, MIB)]);
+}
+
 /// A peer that asks for slots by hand.
 struct Borrower {
     connection: std::sync::Arc<mooncake::control::Connection>,

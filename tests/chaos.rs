@@ -42,6 +42,16 @@ const FAULTS: [&str; 14] = [
     "set HcclRegisterGlobalMem=fail:3@1",
 ];
 
+/// What goes wrong with slots besides.
+const STAGED_FAULTS: [&str; 6] = [
+    "set copy=fail:507013@1",
+    "set copy=delay:60@1",
+    "set copy=delay:3",
+    "set copy=stuck:120@1",
+    "set aclrtMemcpyAsync=fail:507899@3",
+    "set aclrtCreateContext=fail:207001@1",
+];
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -55,6 +65,31 @@ fn usage(peer: &mut Peer) -> [u64; 3] {
 
 #[test]
 fn every_byte_is_verified_or_reported_failed() {
+    let mut peers = run_all(&FAULTS, false);
+    peers.iter_mut().for_each(|peer| assert_eq!(metric(peer, "staged_jobs_total"), 0));
+    peers.into_iter().for_each(Peer::quit);
+}
+
+#[test]
+fn so_it_is_by_way_of_slots_and_none_is_lost() {
+    let faults: Vec<&str> = FAULTS.iter().chain(&STAGED_FAULTS).copied().collect();
+    let mut peers = run_all(&faults, true);
+    for peer in &mut peers {
+        assert!(metric(peer, "staged_jobs_total") > 0);
+        let free = wait_until(Duration::from_secs(30), || {
+            metric(peer, "staged_slots") == 0 && metric(peer, "staged_slots_held_back") == 0
+        });
+        assert!(free, "{} {}", metric(peer, "staged_slots"), metric(peer, "staged_slots_held_back"));
+    }
+    peers.into_iter().for_each(Peer::quit);
+}
+
+fn metric(peer: &mut Peer, name: &str) -> u64 {
+    peer.must(&format!("metric mooncake_transfer_{name}")).parse().unwrap()
+}
+
+/// Runs chaos between devices, or between devices and host memory of others, and checks what is left of it.
+fn run_all(faults_there_are: &[&str], staged: bool) -> Vec<Peer> {
     let seconds = number("CHAOS_SECONDS").unwrap_or(5);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("CHAOS_SEED").unwrap_or(now.as_nanos() as u64 | 1);
@@ -63,12 +98,29 @@ fn every_byte_is_verified_or_reported_failed() {
         .variable("ASCEND_CONNECT_TIMEOUT", "1500")
         .variable("MC_HANDSHAKE_CONNECT_TIMEOUT", "2")
         .variable("MC_LOG_LEVEL", "ERROR");
-    let quiet = [("MC_LOG_LEVEL", "ERROR")];
+    let mut variables = vec![("MC_LOG_LEVEL", "ERROR")];
+    if staged {
+        variables.extend([
+            ("MOONCAKE_TRANSFER_SAME_HOST", "0"),
+            ("MOONCAKE_TRANSFER_STAGED_SLOT_BYTES", "262144"),
+            ("MOONCAKE_TRANSFER_STAGED_SLOTS", "4"),
+        ]);
+    }
     let mut peers: Vec<Peer> =
-        (0..PROCESSES).map(|device| Peer::start_with(&npu, Some(device), &quiet)).collect();
+        (0..PROCESSES).map(|device| Peer::start_with(&npu, Some(device), &variables)).collect();
     let targets: Vec<String> = (0..)
         .zip(&mut peers)
-        .map(|(device, peer)| format!("{}={}", peer.name(), peer.buffer(device, LANES_BYTES, 0)))
+        .map(|(device, peer)| {
+            let address = if staged {
+                let address: u64 = peer.must(&format!("host {LANES_BYTES}")).parse().unwrap();
+                peer.must(&format!("register {address} {LANES_BYTES} cpu:0"));
+                peer.must("install ascend");
+                address
+            } else {
+                peer.buffer(device, LANES_BYTES, 0)
+            };
+            format!("{}={address}", peer.name())
+        })
         .collect();
     let commands: Vec<String> = (0..peers.len())
         .map(|place| {
@@ -95,7 +147,7 @@ fn every_byte_is_verified_or_reported_failed() {
         while faults && start.elapsed() + Duration::from_millis(500) < Duration::from_secs(seconds) {
             round = round.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let victim = &peers[(round >> 33) as usize % peers.len()];
-            victim.fault(FAULTS[(round >> 40) as usize % FAULTS.len()]);
+            victim.fault(faults_there_are[(round >> 40) as usize % faults_there_are.len()]);
             std::thread::sleep(Duration::from_millis(60 + (round >> 50) % 120));
             victim.fault("clear");
         }
@@ -139,5 +191,5 @@ fn every_byte_is_verified_or_reported_failed() {
             peer.child.output()
         );
     }
-    peers.into_iter().for_each(Peer::quit);
+    peers
 }

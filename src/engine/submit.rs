@@ -16,6 +16,7 @@ use crate::notify::Note;
 use crate::plan::{Block, Direction, Groups};
 use crate::registry::Pin;
 use crate::segment::{LOCAL_SEGMENT, Segment};
+use crate::transport::ascend::{Runtime, classify};
 
 /// What a transfer that did not succeed leaves behind.
 #[derive(Debug)]
@@ -326,10 +327,12 @@ impl Shared {
             pins.push(pin);
             return Ok((kind, true));
         }
-        match self.npu.opened() {
-            Some(ascend) => Ok((ascend.classify(block.local)?, false)),
-            None => Ok((MemoryKind::Host, false)),
-        }
+        // The vendor's library is asked where it is open already, be it by another engine; it is not opened for this.
+        let kind = match Runtime::loaded().filter(|_| !self.config.force_tcp) {
+            Some(runtime) => classify(&runtime, block.local)?,
+            None => MemoryKind::Host,
+        };
+        Ok((kind, false))
     }
 
     fn note_when_finished(self: &Arc<Self>, batch: &Arc<Batch>, segment: Arc<Segment>, note: Note) {

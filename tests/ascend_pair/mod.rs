@@ -19,7 +19,7 @@ use mooncake::config::Config;
 use mooncake::control::{Answer, Connection, Control, Handler, Message};
 use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
-use mooncake::error::{Error, Result};
+use mooncake::error::{Code, Error, Result, Stage};
 use mooncake::memory::{ByteRange, MemoryKind};
 use mooncake::plan::{Direction, Extent};
 use mooncake::transport::ascend::raw::CopyKind;
@@ -115,6 +115,8 @@ pub fn inside(test: &str, settings: &[(&str, &str)]) -> bool {
 struct Messages {
     ascend: Arc<Ascend>,
     deaf: bool,
+    /// Of a release that does not know of slots.
+    old: bool,
 }
 
 impl Handler for Messages {
@@ -126,6 +128,10 @@ impl Handler for Messages {
     }
 
     fn serve(&self, from: &Arc<Connection>, message: Message, answer: Answer) {
+        if self.old && matches!(message, Message::OpenSlot { .. }) {
+            let text = "a control request cannot be read: unknown variant";
+            return answer.give(Err(Error::new(Code::MalformedJson, Stage::Connect, text)));
+        }
         if let Some((message, answer)) = self.ascend.slot_request(from, message, answer) {
             answer.give(self.request(from, message));
         }
@@ -186,12 +192,21 @@ pub struct Node {
 }
 
 pub fn node_with(device: i32, config: &Config, deaf: bool) -> Node {
+    make(device, config, deaf, false)
+}
+
+/// A node of a release without a relay agent.
+pub fn old_node(device: i32) -> Node {
+    make(device, &Config::default(), false, true)
+}
+
+fn make(device: i32, config: &Config, deaf: bool, old: bool) -> Node {
     let incarnation = Incarnation::new(None).unwrap();
     let ascend = Arc::new(Ascend::start(runtime(), config, incarnation.clone()).unwrap());
     ascend.attach(device).unwrap();
     let ranges = Arc::<Ranges>::default();
     ascend.serve(Arc::<Ranges>::clone(&ranges));
-    let handler = Arc::new(Messages { ascend: Arc::clone(&ascend), deaf });
+    let handler = Arc::new(Messages { ascend: Arc::clone(&ascend), deaf, old });
     let control = Control::start(config, incarnation.clone(), &format!("node-{device}:1"), handler).unwrap();
     Node { ascend, control, incarnation, device, ranges }
 }

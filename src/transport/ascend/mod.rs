@@ -143,10 +143,7 @@ impl Ascend {
     /// # Errors
     /// [`Code::LibraryUnavailable`] when the vendor's function is missing.
     pub fn classify(&self, address: u64) -> Result<MemoryKind> {
-        Ok(match self.runtime.pointer_kind(address)? {
-            PointerKind::Host { .. } => MemoryKind::Host,
-            PointerKind::Device { device, .. } => MemoryKind::Device(device),
-        })
+        classify(&self.runtime, address)
     }
 
     /// Registers a range with the vendor, so that channels made from now on can move it.
@@ -404,6 +401,17 @@ impl Ascend {
     fn links(&self, device: &Device) -> Links {
         Links::of(device, &self.config)
     }
+}
+
+/// See [`Ascend::classify`].
+///
+/// # Errors
+/// As there.
+pub fn classify(runtime: &Runtime, address: u64) -> Result<MemoryKind> {
+    Ok(match runtime.pointer_kind(address)? {
+        PointerKind::Host { .. } => MemoryKind::Host,
+        PointerKind::Device { device, .. } => MemoryKind::Device(device),
+    })
 }
 
 /// The short extents of a job, which go by slots, and the others.

@@ -101,7 +101,11 @@ fn run_on(peer: &Peer, engine: &Arc<Engine>, words: &[&str]) -> Result<String, T
         ["chaos", device, place, seed, seconds, targets @ ..] => {
             chaos::run(peer, number(device), number(place), number(seed), number(seconds), targets)?
         }
-        ["store", rest @ ..] => store::run(peer, rest)?,
+        ["metric", name] => {
+            let text = engine.metrics_text();
+            let line = text.lines().find_map(|line| line.strip_prefix(*name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no metric {name}")).to_owned()
+        }
         ["libraries", word] => usage::mappings(word).to_string(),
         ["close"] => {
             engine.close();
