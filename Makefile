@@ -19,7 +19,7 @@ MODELS = RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)" \
 
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help build demo test models chaos growth lint record
+.PHONY: help build demo demo-pool test models chaos growth lint record
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -29,6 +29,9 @@ build: ## the whole workspace, release profile
 
 demo: build ## two processes, two software NPUs: bandwidth sweep and the KV blocks of a real model, every byte verified
 	"$(RELEASE_DIR)/transfer_engine_bench"
+
+demo-pool: build ## the deployment guide on one machine: master, prefill, decode and mixed node, proxy; every byte verified
+	$(PYTHON) examples/deployment/demo.py
 
 # nextest runs every test in a process of its own, as tests of a C library with global state like it; the
 # plain runner is the fallback. Doc tests are not nextest's, hence the second line. A test that cannot run
