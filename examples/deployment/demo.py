@@ -107,7 +107,7 @@ class Deployment:
         self.base["PYTHONUNBUFFERED"] = "1"
         self.base["PYTHONHASHSEED"] = "0"
         if "MOONCAKE_TRANSFER_CANN_PATH" not in self.base and "ASCEND_HOME_PATH" not in self.base:
-            self.base["MOONCAKE_TRANSFER_CANN_PATH"] = str(built / "cann-sim")
+            self.base["MOONCAKE_TRANSFER_CANN_PATH"] = str(software_npu(built))
             self.base["CANN_SIM_NAMESPACE"] = f"demo-pool-{os.getpid()}"
             self.base["CANN_SIM_DEVICE_COUNT"] = str(SOFTWARE_NPUS)
             print(f"no CANN is named: {SOFTWARE_NPUS} software NPUs")
@@ -204,6 +204,15 @@ class Requests:
         )
 
 
+def software_npu(built: Path) -> Path:
+    """Where the software NPU is: in the build, else in the installed package."""
+    if (built / "cann-sim").is_dir():
+        return built / "cann-sim"
+    import mooncake
+
+    return Path(mooncake.__path__[0]) / "lib" / "cann-sim"
+
+
 def available_bytes() -> int:
     """Memory that the host has left."""
     for line in Path("/proc/meminfo").read_text().splitlines():
@@ -250,7 +259,7 @@ def run(deployment: Deployment, tokens: int) -> int:
 
 def report(nodes: dict[str, str], wrong_answers: int) -> int:
     """What the nodes have counted; how much of it should be 0."""
-    counts = {name: ask(f"{url}/stats") for name, url in nodes.items()}
+    counts: dict[str, dict[str, int]] = {name: ask(f"{url}/stats") for name, url in nodes.items()}
     print()
     columns = list(next(iter(counts.values())))
     print(" " * 8 + "".join(f"{column:>15}" for column in columns))
