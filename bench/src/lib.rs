@@ -28,5 +28,6 @@ pub mod session;
 pub mod side;
 pub mod software_npu;
 pub mod statistics;
+pub mod store;
 pub mod sweep;
 pub mod target;

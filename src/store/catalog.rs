@@ -150,6 +150,7 @@ impl Store {
                 Err(failure) => results.extend(chunk.iter().map(|_| Err(failure.clone()))),
             }
         }
+        self.core.report(&results);
         results
     }
 }

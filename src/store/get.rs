@@ -149,7 +149,10 @@ impl Core {
             open = again;
         }
         let lost = || Failure::from(ErrorCode::INTERNAL_ERROR);
-        results.into_iter().map(|result| result.unwrap_or_else(|| Err(lost()))).collect()
+        let results: Vec<_> =
+            results.into_iter().map(|result| result.unwrap_or_else(|| Err(lost()))).collect();
+        self.report(&results);
+        results
     }
 
     /// Takes the leases of running reads again. One that cannot be had, or that came too late, is left to run out.

@@ -54,6 +54,8 @@ pub(super) struct Work {
 pub(super) struct Heartbeat {
     signal: Arc<Signal>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The process that has the thread; a child after `fork` has it not.
+    pid: u32,
 }
 
 impl Heartbeat {
@@ -65,7 +67,7 @@ impl Heartbeat {
             .name("mct-heartbeat".into())
             .spawn(move || run(&work, &shared))
             .map_err(|error| Error::new(Code::Internal, Stage::Configure, format!("no thread: {error}")))?;
-        Ok(Self { signal, thread: Mutex::new(Some(thread)) })
+        Ok(Self { signal, thread: Mutex::new(Some(thread)), pid: std::process::id() })
     }
 
     /// Waits until the master has answered once; the last failure when it does not by the deadline.
@@ -83,6 +85,10 @@ impl Heartbeat {
 
     /// Ends the thread, at once.
     pub(super) fn stop(&self) {
+        // In a child after `fork` there is nobody to end, and a lock may be held for ever.
+        if self.pid != std::process::id() {
+            return;
+        }
         {
             let mut state = self.signal.state.lock();
             state.stop = true;
@@ -166,7 +172,8 @@ fn beat(
         if !segments.is_empty() {
             let count = segments.len();
             let call = ReMountSegment { segments, client: work.client };
-            connection.call(&call, deadline).map_err(explain)??;
+            // A master that counts the objects of a journal takes its time.
+            connection.call(&call, work.master.deadline()).map_err(explain)??;
             log::info!("{count} segments are mounted at the master");
         }
     }

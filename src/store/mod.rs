@@ -34,6 +34,7 @@ use crate::deadline::Deadline;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Code, Error, Stage};
 use crate::memory::HugePages;
+use crate::report::Reporter;
 
 pub use failure::{Failure, Outcome};
 pub use mooncake_wire::ErrorCode;
@@ -90,11 +91,20 @@ pub(crate) struct Core {
     tenant: String,
     /// Whether values may be put from and got to memory that the caller does not name.
     staging: bool,
+    failures: Reporter,
 }
 
 impl Core {
     fn tenant(&self) -> Tenant<'_> {
         Tenant(self.tenant.as_bytes())
+    }
+
+    /// Logs why a call failed, once for all its keys, and not over and over. A key that is not there is no failure.
+    fn report<T>(&self, results: &[Outcome<T>]) {
+        let cause = results.iter().filter_map(|result| result.as_ref().err()).find_map(Failure::cause);
+        if let Some(cause) = cause {
+            self.failures.report(cause);
+        }
     }
 }
 
@@ -199,6 +209,7 @@ impl Store {
             owner,
             tenant: options.tenant.clone(),
             staging: options.local_buffer_size_bytes > 0,
+            failures: Reporter::default(),
         };
         let store = Arc::new(Self {
             core,

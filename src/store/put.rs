@@ -63,7 +63,9 @@ impl Core {
         config: &ReplicateConfig,
     ) -> Vec<Outcome<()>> {
         if let Err(failure) = check(keys, values, config) {
-            return vec![Err(failure); keys.len()];
+            let results = vec![Err(failure); keys.len()];
+            self.report(&results);
+            return results;
         }
         let mut config = config.clone();
         if config.host_id.is_empty() {
@@ -84,7 +86,10 @@ impl Core {
             }
         }
         let lost = || Failure::from(ErrorCode::INTERNAL_ERROR);
-        results.into_iter().map(|result| result.unwrap_or_else(|| Err(lost()))).collect()
+        let results: Vec<_> =
+            results.into_iter().map(|result| result.unwrap_or_else(|| Err(lost()))).collect();
+        self.report(&results);
+        results
     }
 
     /// Tries once; gives back the keys that are worth another attempt.
@@ -280,7 +285,7 @@ impl Core {
                 ),
             };
             if let Err(failure) = answer {
-                log::warn!("the space of {} keys is not given back yet: {failure}", chunk.len());
+                log::debug!("the space of {} keys is not given back yet: {failure}", chunk.len());
             }
         }
     }
