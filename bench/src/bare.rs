@@ -1,4 +1,4 @@
-//! The baseline: the vendor's `HcclBatchPut` in a loop, with nothing around it.
+//! The baseline: the vendor's `HcclBatchPut` or `HcclBatchGet` in a loop, with nothing around it.
 //!
 //! One of the few modules of this crate with `unsafe`. Both ranks of its communicator live in this process,
 //! on two devices; the passive one does nothing after the preparation, as in a transfer between processes.
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use cann_sys::bindings::{
-    COMM_MEM_TYPE_DEVICE, CommMem, HCCL_DATA_TYPE_INT8, HcclComm, HcclCommConfig, HcclOneSideOpDesc,
-    HcclPrepareConfig, aclrtStream,
+    COMM_MEM_TYPE_DEVICE, COMM_MEM_TYPE_HOST, CommMem, HCCL_DATA_TYPE_INT8, HcclComm, HcclCommConfig,
+    HcclOneSideOpDesc, HcclPrepareConfig, aclrtStream,
 };
 
 use crate::device::{Memory, Npu};
@@ -62,11 +62,11 @@ unsafe impl Send for Rank {}
 unsafe impl Sync for Rank {}
 
 impl Rank {
-    fn new(npu: &Arc<Npu>, rank: u32, name: &str, table: &str, length_bytes: u64) -> Result<Self> {
-        let memory = Memory::device(npu, length_bytes)?;
+    fn new(npu: &Arc<Npu>, rank: u32, name: &str, table: &str, memory: Memory) -> Result<Self> {
         npu.bind()?;
+        let is_device = memory.location().starts_with("npu");
         let description = CommMem {
-            type_: COMM_MEM_TYPE_DEVICE,
+            type_: if is_device { COMM_MEM_TYPE_DEVICE } else { COMM_MEM_TYPE_HOST },
             addr: address(memory.address())?,
             size: memory.length_bytes(),
         };
@@ -97,6 +97,24 @@ impl Rank {
     }
 }
 
+/// What lies between the two ranks, and where the active one's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The rank table puts them on two servers, which on A2 makes the link RoCE.
+    pub is_far: bool,
+    /// The active rank's region is host memory.
+    pub local_is_host: bool,
+}
+
+/// Which way the bytes go, as the active rank sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the passive rank.
+    Put,
+    /// From it.
+    Get,
+}
+
 /// A prepared pair of ranks.
 pub struct Pair {
     active: Rank,
@@ -110,18 +128,24 @@ impl Pair {
     /// # Errors
     /// If the vendor refuses anything.
     pub fn new(active: &Arc<Npu>, passive: &Arc<Npu>, length_bytes: u64) -> Result<Self> {
+        Self::connect(active, passive, Shape { is_far: false, local_is_host: false }, length_bytes)
+    }
+
+    /// The same, over a link and with memory of the caller's choice.
+    ///
+    /// # Errors
+    /// If the vendor refuses anything.
+    pub fn connect(active: &Arc<Npu>, passive: &Arc<Npu>, shape: Shape, length_bytes: u64) -> Result<Self> {
         ensure!(active.id() != passive.id(), "a communicator needs two devices");
-        let device =
-            |npu: &Arc<Npu>, rank: u32| format!("{{\"device_id\":\"{}\",\"rank_id\":\"{rank}\"}}", npu.id());
-        let table = format!(
-            "{{\"version\":\"1.0\",\"status\":\"completed\",\"server_count\":\"1\",\"server_list\":[\
-             {{\"server_id\":\"bench\",\"device\":[{},{}]}}]}}",
-            device(active, 0),
-            device(passive, 1)
-        );
+        let table = rank_table(active, passive, shape.is_far);
         let name = format!("mooncake-bench-bare-{}", std::process::id());
-        let active_rank = Rank::new(active, 0, &name, &table, length_bytes)?;
-        let passive_rank = Rank::new(passive, 1, &name, &table, length_bytes)?;
+        let local = if shape.local_is_host {
+            Memory::host(length_bytes)?
+        } else {
+            Memory::device(active, length_bytes)?
+        };
+        let active_rank = Rank::new(active, 0, &name, &table, local)?;
+        let passive_rank = Rank::new(passive, 1, &name, &table, Memory::device(passive, length_bytes)?)?;
         // Preparation is collective: both ranks have to be in it at once.
         let (here, there) = std::thread::scope(|scope| {
             let there = scope.spawn(|| passive_rank.prepare());
@@ -141,6 +165,29 @@ impl Pair {
     /// # Errors
     /// If the vendor refuses.
     pub fn put(&self, blocks: &[(u64, u64)], block_bytes: u64) -> Result<Duration> {
+        self.transfer(Way::Put, blocks, block_bytes)
+    }
+
+    /// The same in either direction.
+    ///
+    /// # Errors
+    /// If the vendor refuses.
+    pub fn transfer(&self, way: Way, blocks: &[(u64, u64)], block_bytes: u64) -> Result<Duration> {
+        self.timed(way, blocks, block_bytes, Instant::now, |start| start.elapsed())
+    }
+
+    /// The same, timed by a clock of the caller's: `start` just before the first call, `end` after the wait.
+    ///
+    /// # Errors
+    /// If the vendor refuses.
+    pub fn timed<Start, Time>(
+        &self,
+        way: Way,
+        blocks: &[(u64, u64)],
+        block_bytes: u64,
+        start: impl FnOnce() -> Start,
+        end: impl FnOnce(Start) -> Time,
+    ) -> Result<Time> {
         let npu = &self.active.npu;
         npu.bind()?;
         let descriptor = |(local, remote): &(u64, u64)| -> Result<HcclOneSideOpDesc> {
@@ -152,13 +199,17 @@ impl Pair {
             })
         };
         let mut descriptors = blocks.iter().map(descriptor).collect::<Result<Vec<_>>>()?;
-        let start = Instant::now();
+        let start = start();
         for call in descriptors.chunks_mut(DESCRIPTORS_OF_A_CALL) {
             let count = u32::try_from(call.len())?;
-            hccl!(npu, HcclBatchPut(self.active.communicator, 1, call.as_mut_ptr(), count, self.stream))?;
+            let (communicator, first) = (self.active.communicator, call.as_mut_ptr());
+            match way {
+                Way::Put => hccl!(npu, HcclBatchPut(communicator, 1, first, count, self.stream))?,
+                Way::Get => hccl!(npu, HcclBatchGet(communicator, 1, first, count, self.stream))?,
+            }
         }
         acl!(npu, aclrtSynchronizeStream(self.stream))?;
-        Ok(start.elapsed())
+        Ok(end(start))
     }
 
     /// Gives the active side's region its contents.
@@ -191,6 +242,27 @@ impl Pair {
         self.active.end()?;
         self.passive.end()
     }
+}
+
+/// The members' JSON text. Addresses are made up: the software NPU takes any.
+fn rank_table(active: &Npu, passive: &Npu, is_far: bool) -> String {
+    let device = |npu: &Npu, rank: u32| {
+        format!(
+            "{{\"device_id\":\"{}\",\"device_ip\":\"29.1.0.{}\",\"rank_id\":\"{rank}\"}}",
+            npu.id(),
+            rank + 1
+        )
+    };
+    let server = |name: &str, devices: &str| format!("{{\"server_id\":\"{name}\",\"device\":[{devices}]}}");
+    let (first, second) = (device(active, 0), device(passive, 1));
+    let (count, servers) = if is_far {
+        (2, format!("{},{}", server("bench", &first), server("bench-far", &second)))
+    } else {
+        (1, server("bench", &format!("{first},{second}")))
+    };
+    format!(
+        "{{\"version\":\"1.0\",\"status\":\"completed\",\"server_count\":\"{count}\",\"server_list\":[{servers}]}}"
+    )
 }
 
 fn address(value: u64) -> Result<*mut c_void> {
