@@ -111,6 +111,7 @@ fn run_on(peer: &Peer, engine: &Arc<Engine>, words: &[&str]) -> Result<String, T
             engine.close();
             String::new()
         }
+        ["store", rest @ ..] => store::run(peer, rest)?,
         other => panic!("no such command: {other:?}"),
     })
 }
