@@ -234,8 +234,8 @@ def run(deployment: Deployment, tokens: int) -> int:
     config = deployment.write_config(deployment.start_master())
     prefill = deployment.start_node("prefill", 8100, "0,1,2,3", config, "p")
     decode = deployment.start_node("decode", 8200, "4,5,6,7", config, "d")
-    # Alone with the pool, nobody else registers the KV cache: the guide's register_buffer.
-    mixed = deployment.start_node("mixed", 8300, "8,9,10,11", config, "mix", "--register-buffer")
+    # Alone with the pool, and with the guide's register_buffer left out: nobody registers the KV cache.
+    mixed = deployment.start_node("mixed", 8300, "8,9,10,11", config, "mix")
     proxy = deployment.start_proxy(prefill, decode)
     print()
     requests = Requests()
