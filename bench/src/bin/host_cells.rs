@@ -1,5 +1,5 @@
-//! Measures host memory between two processes of this host, cell by cell, interleaved with upstream's engine,
-//! plain sockets and the kernel's copy. See `mooncake_transfer_bench::host`.
+//! Measures host memory between two processes of this host, cell by cell, interleaved with upstream's engine, NIXL,
+//! plain sockets, the kernel's copy and plain copies into mapped memory. See `mooncake_transfer_bench::host`.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use mooncake::memory::{HugePages, SharedMemory};
 use mooncake_transfer_bench::console::{result, tell};
 use mooncake_transfer_bench::host::contender::Contender;
 use mooncake_transfer_bench::host::kernel::Kernel;
+use mooncake_transfer_bench::host::mapped::Mapped;
 use mooncake_transfer_bench::host::ours::{Ours, engine};
+use mooncake_transfer_bench::host::python::Pair;
 use mooncake_transfer_bench::host::raw::{Raw, serve};
-use mooncake_transfer_bench::host::upstream::Upstream;
+use mooncake_transfer_bench::host::record::{HEADER, Row, judge};
 use mooncake_transfer_bench::host::{BUFFER_BYTES, Cell, Measured};
 
-/// Bandwidth, latency and processor time of host memory between two processes, beside upstream, plain sockets
-/// and the kernel's copy.
+/// Bandwidth, latency and processor time of host memory between two processes, beside upstream, NIXL, plain sockets,
+/// the kernel's copy and plain copies into mapped memory.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -32,18 +36,18 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4])]
     threads: Vec<u64>,
     /// Time of one contender in one cell and round
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 40)]
     cell_ms: u64,
     /// Rounds; every contender has its turn in each
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Upstream's wheels, as tests/interop/make_peers.sh makes them
+    /// Upstream's and NIXL's wheels, as tests/interop/make_peers.sh and bench/make_nixl.sh make them
     #[arg(long)]
     peers: Option<PathBuf>,
     /// Upstream's release
     #[arg(long, default_value = "0.3.13.post1")]
     release: String,
-    /// Append the result to this file
+    /// Write the result to this file
     #[arg(long)]
     record: Option<PathBuf>,
     /// The commit to name in the record
@@ -58,7 +62,10 @@ struct Arguments {
 struct Target {
     child: Child,
     segment: String,
+    /// Of memory that the kernel has to copy.
     address: u64,
+    /// Of memory that is mapped.
+    shared_address: u64,
     raw_port: u16,
 }
 
@@ -73,8 +80,9 @@ impl Target {
         BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
         let mut words = line.split_whitespace();
         let mut word = || words.next().context("the target says where it is");
-        let (segment, address, raw_port) = (word()?.to_owned(), word()?.parse()?, word()?.parse()?);
-        Ok(Self { child, segment, address, raw_port })
+        let segment = word()?.to_owned();
+        let (address, shared_address, raw_port) = (word()?.parse()?, word()?.parse()?, word()?.parse()?);
+        Ok(Self { child, segment, address, shared_address, raw_port })
     }
 }
 
@@ -98,7 +106,10 @@ fn be_target() -> Result<()> {
     let memory = buffer()?;
     let engine = engine(false)?;
     engine.register(address_of(&memory), BUFFER_BYTES, "cpu:0")?;
-    result(format!("{} {} {}", engine.name(), address_of(&memory), serve()?));
+    let shared = SharedMemory::allocate(BUFFER_BYTES, HugePages::No)?;
+    shared.write(0, &memory)?;
+    engine.register(shared.address(), BUFFER_BYTES, "cpu:0")?;
+    result(format!("{} {} {} {}", engine.name(), address_of(&memory), shared.address(), serve()?));
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     Ok(())
@@ -109,63 +120,110 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
-    let target = Target::start()?;
-    let memory = buffer()?;
-    let (local, pid) = (address_of(&memory), target.child.id());
+/// Those who take part, and why others do not.
+type Field = (Vec<Box<dyn Contender>>, Vec<String>);
+
+/// Who takes part; who cannot be had is told and named in the record.
+fn contenders(arguments: &Arguments, target: &Target, memory: &[u8]) -> Result<Field> {
+    let (local, pid) = (address_of(memory), target.child.id());
     let most = arguments.threads.iter().copied().max().unwrap_or(1);
-    let ours = |name, force_tcp| Ours::new(name, force_tcp, &target.segment, target.address, pid, local);
+    let ours = |name, force_tcp, remote| Ours::new(name, force_tcp, &target.segment, remote, pid, local);
     let mut contenders: Vec<Box<dyn Contender>> = vec![
-        Box::new(ours("ours_same_host", false)?),
+        Box::new(ours("ours_mapped", false, target.shared_address)?),
+        Box::new(Mapped::new(most)?),
+        Box::new(ours("ours_same_host", false, target.address)?),
         Box::new(Kernel::new(pid, target.address, most)?),
-        Box::new(ours("ours_tcp", true)?),
+        Box::new(ours("ours_tcp", true, target.address)?),
         Box::new(Raw::new("sockets_1", target.raw_port, pid, most, 1)?),
         Box::new(Raw::new("sockets_4", target.raw_port, pid, most, 4)?),
     ];
+    let mut missing = Vec::new();
     if let Some(peers) = &arguments.peers {
-        match Upstream::start(peers, &arguments.release) {
-            Ok(upstream) => contenders.push(Box::new(upstream)),
-            Err(error) => tell(format!("without upstream: {error:#}")),
-        }
-    }
-    let congestion = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
-    let mut lines =
-        vec![format!("# host_cells, commit {}, congestion control {}", arguments.commit, congestion.trim())];
-    lines
-        .push("contender,direction,block_bytes,batch,threads,gb_per_s,p50_us,p99_us,cpu_s_per_gb".to_owned());
-    let limit = Duration::from_millis(arguments.cell_ms);
-    for cell in Cell::all(&arguments.sizes, &arguments.batches, &arguments.threads) {
-        let mut seen: Vec<Vec<Measured>> = contenders.iter().map(|_| Vec::new()).collect();
-        for _ in 0..arguments.rounds {
-            for (contender, seen) in contenders.iter_mut().zip(&mut seen) {
-                // The first touch of a cell makes connections and threads.
-                contender.run(&cell, Duration::from_millis(20))?;
-                seen.push(contender.run(&cell, limit)?);
+        for (name, pair) in
+            [("upstream", Pair::upstream(peers, &arguments.release)), ("NIXL", Pair::nixl(peers))]
+        {
+            match pair {
+                Ok(pair) => contenders.push(Box::new(pair)),
+                Err(error) => missing.push(format!("without {name}: {error:#}")),
             }
         }
-        for (contender, seen) in contenders.iter().zip(&seen) {
-            let of =
-                |value: &dyn Fn(&Measured) -> f64| median(&mut seen.iter().map(value).collect::<Vec<_>>());
-            let us = |per_cent| of(&|measured| measured.sample().percentile(per_cent).as_secs_f64() * 1e6);
-            let line = format!(
-                "{},{},{},{},{},{:.4},{:.1},{:.1},{:.3}",
-                contender.name(),
-                if cell.write { "write" } else { "read" },
-                cell.block_bytes,
-                cell.batch,
-                cell.threads,
-                of(&|measured| measured.gigabytes_per_second(&cell)),
-                us(50),
-                us(99),
-                of(&|measured| measured.processor_per_gigabyte(&cell)),
-            );
-            result(&line);
-            lines.push(line);
+    } else {
+        missing.push("without upstream and NIXL: --peers was not given".to_owned());
+    }
+    missing.iter().for_each(tell);
+    Ok((contenders, missing))
+}
+
+/// Medians over the rounds of one contender.
+fn row(contender: &'static str, cell: Cell, seen: &[Measured]) -> Row {
+    let of = |value: &dyn Fn(&Measured) -> f64| median(&mut seen.iter().map(value).collect::<Vec<_>>());
+    let us = |per_cent| of(&|measured| measured.sample().percentile(per_cent).as_secs_f64() * 1e6);
+    Row {
+        contender,
+        cell,
+        gigabytes_per_second: of(&|measured| measured.gigabytes_per_second(&cell)),
+        p50_us: us(50),
+        p99_us: us(99),
+        processor_per_gigabyte: of(&|measured| measured.processor_per_gigabyte(&cell)),
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let target = Target::start()?;
+    let memory = buffer()?;
+    let (mut contenders, missing) = contenders(arguments, &target, &memory)?;
+    let setting = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let load = setting("/proc/loadavg");
+    let cells = Cell::all(&arguments.sizes, &arguments.batches, &arguments.threads);
+    let progress = ProgressBar::new(u64::try_from(cells.len() * arguments.rounds)?);
+    progress.set_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} {elapsed} of about {duration}  {msg}",
+    )?);
+    let limit = Duration::from_millis(arguments.cell_ms);
+    let mut rows = Vec::new();
+    for cell in cells {
+        let mut seen: Vec<Vec<Measured>> = contenders.iter().map(|_| Vec::new()).collect();
+        for _ in 0..arguments.rounds {
+            for (contender, seen) in contenders.iter_mut().zip(&mut seen).filter(|(who, _)| who.takes(&cell))
+            {
+                progress.set_message(format!(
+                    "{} B x {}: {}",
+                    cell.block_bytes,
+                    cell.batch,
+                    contender.name()
+                ));
+                // The first touch of a cell makes connections and threads.
+                contender.run(&cell, Duration::from_millis(5))?;
+                seen.push(contender.run(&cell, limit)?);
+            }
+            progress.inc(1);
+        }
+        for (contender, seen) in contenders.iter().zip(&seen).filter(|(_, seen)| !seen.is_empty()) {
+            let row = row(contender.name(), cell, seen);
+            progress.suspend(|| result(row.line()));
+            rows.push(row);
         }
     }
+    progress.finish_and_clear();
+    let judged = judge(&rows);
+    judged.iter().for_each(tell);
     if let Some(path) = &arguments.record {
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        writeln!(file, "{}", lines.join("\n"))?;
+        let mut head = vec![
+            format!(
+                "host_cells, commit {}, congestion control {}, kernel {}",
+                arguments.commit,
+                setting("/proc/sys/net/ipv4/tcp_congestion_control"),
+                setting("/proc/sys/kernel/osrelease"),
+            ),
+            format!("command: host_cells {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
+            format!("load when it began {load}, when it ended {}", setting("/proc/loadavg")),
+        ];
+        head.extend(missing);
+        head.extend(judged);
+        let lines = head.iter().map(|line| format!("# {line}"));
+        let lines = lines.chain([HEADER.to_owned()]).chain(rows.iter().map(Row::line));
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(path)?;
+        writeln!(file, "{}", lines.collect::<Vec<_>>().join("\n"))?;
     }
     Ok(())
 }

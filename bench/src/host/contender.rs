@@ -11,6 +11,11 @@ pub trait Contender {
     /// Name in the record.
     fn name(&self) -> &'static str;
 
+    /// Whether it can do the cell at all.
+    fn takes(&self, _cell: &Cell) -> bool {
+        true
+    }
+
     /// Moves blocks for so long.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Host memory between two processes of one host: this engine by both of its routes, upstream's released engine,
-//! plain sockets, and the kernel's copy, cell by cell and interleaved in one run.
+//! Host memory between two processes of one host: this engine by its three routes, upstream's released engine, NIXL,
+//! plain sockets, the kernel's copy and a plain copy into mapped memory, cell by cell and interleaved in one run.
 //!
 //! A cell is a direction, a block size, a batch and a number of calling threads. Every contender moves the same
 //! blocks: those of a batch lie one behind another here and in reverse order there, so that none can be merged,
@@ -7,9 +7,11 @@
 
 pub mod contender;
 pub mod kernel;
+pub mod mapped;
 pub mod ours;
+pub mod python;
 pub mod raw;
-pub mod upstream;
+pub mod record;
 
 use std::time::{Duration, Instant};
 

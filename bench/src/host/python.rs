@@ -1,4 +1,4 @@
-//! Upstream's released engine, by its Python module at both ends.
+//! Other projects' released engines, by their Python modules at both ends: upstream's, and NIXL.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -20,8 +20,8 @@ struct Process {
 }
 
 impl Process {
-    fn start(python: &Path, libraries: &Path, role: &str) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("upstream_cells.py");
+    fn start(python: &Path, script: &str, libraries: &Path, role: &str) -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
         let mut child = Command::new(python)
             .arg(script)
             .arg(role)
@@ -41,7 +41,7 @@ impl Process {
         while line.trim().is_empty() {
             line.clear();
             if self.output.read_line(&mut line)? == 0 {
-                bail!("upstream's process has ended");
+                bail!("its process has ended");
             }
         }
         Ok(line.trim().to_owned())
@@ -56,8 +56,10 @@ impl Drop for Process {
     }
 }
 
-/// Upstream's pair of processes.
-pub struct Upstream {
+/// A pair of processes.
+pub struct Pair {
+    contender: &'static str,
+    most_threads: u64,
     initiator: Process,
     target: Process,
     name: String,
@@ -71,27 +73,49 @@ struct Answer {
     failed: bool,
 }
 
-impl Upstream {
-    /// Starts both.
+impl Pair {
+    /// Upstream's engine of a release.
     ///
     /// # Errors
     /// When the wheel does not work here.
-    pub fn start(peers: &Path, release: &str) -> Result<Self> {
-        let python = peers.join(release).join("bin/python");
+    pub fn upstream(peers: &Path, release: &str) -> Result<Self> {
+        Self::start("upstream", u64::MAX, peers, release, "upstream_cells.py")
+    }
+
+    /// NIXL. Its agents are for one thread each.
+    ///
+    /// # Errors
+    /// When the wheel does not work here.
+    pub fn nixl(peers: &Path) -> Result<Self> {
+        Self::start("nixl", 1, peers, "nixl", "nixl_cells.py")
+    }
+
+    fn start(
+        contender: &'static str,
+        most_threads: u64,
+        peers: &Path,
+        environment: &str,
+        script: &str,
+    ) -> Result<Self> {
+        let python = peers.join(environment).join("bin/python");
         let libraries = peers.join("lib");
-        let mut target = Process::start(&python, &libraries, "target")?;
+        let mut target = Process::start(&python, script, &libraries, "target")?;
         let line = target.line()?;
         let (name, remote) = line.split_once(' ').context("a name and an address")?;
         let (name, remote) = (name.to_owned(), remote.parse()?);
-        let mut initiator = Process::start(&python, &libraries, "initiator")?;
+        let mut initiator = Process::start(&python, script, &libraries, "initiator")?;
         initiator.line()?;
-        Ok(Self { initiator, target, name, remote })
+        Ok(Self { contender, most_threads, initiator, target, name, remote })
     }
 }
 
-impl Contender for Upstream {
+impl Contender for Pair {
     fn name(&self) -> &'static str {
-        "upstream"
+        self.contender
+    }
+
+    fn takes(&self, cell: &Cell) -> bool {
+        cell.threads <= self.most_threads
     }
 
     fn run(&mut self, cell: &Cell, limit: Duration) -> Result<Measured> {
@@ -105,7 +129,7 @@ impl Contender for Upstream {
         let answer: Answer = serde_json::from_str(&self.initiator.line()?)?;
         let after: Duration = pids.iter().map(|pid| processor_time_of(*pid)).sum();
         if answer.failed {
-            bail!("a transfer of upstream failed");
+            bail!("a transfer of {} failed", self.contender);
         }
         Ok(Measured {
             calls: answer.calls_us.iter().map(|us| Duration::from_secs_f64(us / 1e6)).collect(),
