@@ -53,7 +53,7 @@ def main():
     agent = nixl_agent(f"{role}-{os.getpid()}", nixl_agent_config(backends=["UCX"]))
     buffer, base = memory()
     agent.register_memory([(base, BUFFER, 0, "")], "DRAM")
-    print(f"\n{base64.b64encode(agent.get_agent_metadata()).decode()} {base}", flush=True)
+    print(f"\n@ {base64.b64encode(agent.get_agent_metadata()).decode()} {base}", flush=True)
     if role == "target":
         sys.stdin.read()
         return
@@ -75,7 +75,7 @@ def main():
             if over >= end:
                 break
         answer = {"calls_us": times, "elapsed_s": time.perf_counter() - begun, "failed": failed}
-        print("\n" + json.dumps(answer), flush=True)
+        print("\n@ " + json.dumps(answer), flush=True)
 
 
 main()

@@ -63,7 +63,7 @@ def main():
     base = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     if engine.register_memory(base, BUFFER) != 0:
         raise SystemExit("cannot register")
-    print(f"\n127.0.0.1:{engine.get_rpc_port()} {base}", flush=True)
+    print(f"\n@ 127.0.0.1:{engine.get_rpc_port()} {base}", flush=True)
     if sys.argv[1] == "target":
         sys.stdin.read()
         return
@@ -86,7 +86,7 @@ def main():
             done.acquire()
         elapsed = time.perf_counter() - begun
         answer = {"calls_us": [t for some in times for t in some], "elapsed_s": elapsed, "failed": bool(failed)}
-        print("\n" + json.dumps(answer), flush=True)
+        print("\n@ " + json.dumps(answer), flush=True)
 
 
 main()

@@ -104,6 +104,7 @@
 //! |---|---|---|
 //! | batches of an engine | `batch/table.rs` | `MAX_BATCHES` |
 //! | requests of a batch | `batch/record.rs` | `MAX_TASKS_PER_BATCH` |
+//! | work of a batch that who waits for it may do | `batch/record.rs` | `MAX_HELP` |
 //! | registered ranges of an engine | `registry/table.rs` | `MAX_REGIONS` |
 //! | pins of one range | `registry/region.rs` | `MAX_PINS` |
 //! | memory borrowed from other engines of the process | `engine/borrowed.rs` | `MAX_BORROWED` |

@@ -28,7 +28,7 @@ mod task;
 mod tests;
 
 pub use id::BatchId;
-pub use record::{Batch, MAX_TASKS_PER_BATCH, Outcome, Progress, Stop, Waited};
+pub use record::{Batch, Help, MAX_TASKS_PER_BATCH, Outcome, Progress, Stop, Waited};
 pub use submission::{Observer, Submission};
 pub use table::{BatchTable, MAX_BATCHES};
 pub use task::TaskStatus;

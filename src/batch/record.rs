@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::batch::task::{Task, TaskStatus};
 use crate::deadline::Deadline;
@@ -87,10 +87,21 @@ pub struct Progress {
 /// Called once when everything submitted so far is terminal; on the thread that finished the last task.
 type Hook = Box<dyn FnOnce(Outcome) + Send>;
 
+/// Work of a batch that who waits for it may do meanwhile, instead of being woken when others have done it.
+pub trait Help: Send + Sync {
+    /// Does what there is to do, until nothing is left or `over` says so. What it waits for, it waits for until
+    /// `deadline` at most.
+    fn help(&self, over: &dyn Fn() -> bool, deadline: Deadline);
+}
+
+/// Most offers of help that a batch keeps.
+pub const MAX_HELP: usize = 4;
+
 #[derive(Default)]
 struct Gate {
     stuck: Option<Error>,
     hook: Option<Hook>,
+    help: Vec<Weak<dyn Help>>,
 }
 
 /// A batch of tasks; see the module.
@@ -104,6 +115,8 @@ pub struct Batch {
     /// Tasks that a finished wait has seen terminal: all below this number. A poll marks the task itself.
     waited_for: AtomicU32,
     stop: AtomicU8,
+    /// Whether somebody is sure to wait, and has not begun.
+    awaited: AtomicU8,
     errors: Mutex<BTreeMap<u32, Arc<Error>>>,
     gate: Mutex<Gate>,
     wake: Condvar,
@@ -133,6 +146,7 @@ impl Batch {
             failed: AtomicU32::new(0),
             waited_for: AtomicU32::new(0),
             stop: AtomicU8::new(0),
+            awaited: AtomicU8::new(0),
             errors: Mutex::new(BTreeMap::new()),
             gate: Mutex::new(Gate::default()),
             wake: Condvar::new(),
@@ -208,6 +222,15 @@ impl Batch {
             }
             spin_loop();
         }
+        let help = {
+            let mut gate = self.gate.lock();
+            // What is offered from here on finds nobody.
+            self.awaited.store(0, Ordering::Release);
+            std::mem::take(&mut gate.help)
+        };
+        for helper in help.iter().filter_map(Weak::upgrade) {
+            helper.help(&|| self.is_finished(), deadline);
+        }
         let mut gate = self.gate.lock();
         loop {
             let tasks = self.submitted();
@@ -223,6 +246,22 @@ impl Batch {
             }
             self.wake.wait_until(&mut gate, deadline.at());
         }
+    }
+
+    /// The caller will wait for the batch as soon as he has submitted: a transport that has him for help needs no
+    /// thread of its own for the beginning.
+    pub fn expect_wait(&self) {
+        self.awaited.store(1, Ordering::Release);
+    }
+
+    /// Offers work to who waits. True when somebody is sure to take it: then nobody else needs to be woken for it.
+    pub fn offer(&self, work: Weak<dyn Help>) -> bool {
+        let mut gate = self.gate.lock();
+        if gate.help.len() >= MAX_HELP {
+            return false;
+        }
+        gate.help.push(work);
+        self.awaited.load(Ordering::Acquire) != 0
     }
 
     fn finished(&self, tasks: u32) -> Waited {

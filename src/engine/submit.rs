@@ -85,6 +85,7 @@ impl Engine {
         let id = self.allocate_batch(requests.len())?;
         let batch = self.shared.batches.get(BatchId::from_raw(id))?;
         let limit = self.shared.time_limit(requests, timeout);
+        batch.expect_wait();
         // A transport drains for the grace time, and then needs a moment to say how that went.
         let grace = self.shared.config.drain_grace.saturating_mul(2);
         let outcome = self

@@ -5,11 +5,12 @@
 //! none is left, and who finishes the last piece finishes the request.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::batch::Help;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::plan::{Direction, Extent};
@@ -60,9 +61,24 @@ struct Copy {
     bad: Mutex<BTreeMap<(u32, u64), (Extent, Error)>>,
 }
 
+/// A request that who waits for it may work on, too.
+struct Assisted {
+    copy: Copy,
+    shared: Weak<Shared>,
+}
+
+impl Help for Assisted {
+    fn help(&self, _over: &dyn Fn() -> bool, _deadline: Deadline) {
+        // Deadlines are looked at piece by piece, as on any thread.
+        if let Some(shared) = self.shared.upgrade() {
+            shared.work(self);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Queue {
-    copies: VecDeque<Arc<Copy>>,
+    copies: VecDeque<Arc<Assisted>>,
     threads: usize,
     idle: usize,
     stopped: bool,
@@ -105,6 +121,7 @@ impl HostCopier {
             copy.work(&self.shared.stopping);
             return Ok(());
         }
+        let copy = Arc::new(Assisted { copy, shared: Arc::downgrade(&self.shared) });
         let mut queue = self.shared.queue.lock();
         if queue.stopped {
             return Err(Error::new(Code::StaleHandle, Stage::Submit, "the engine was shut down"));
@@ -127,8 +144,15 @@ impl HostCopier {
                 }
             }
         }
-        queue.copies.push_back(Arc::new(copy));
-        self.shared.changed.notify_all();
+        queue.copies.push_back(Arc::clone(&copy));
+        drop(queue);
+        // Who waits for it begins at once, which takes less time than to wake anybody; others come for the rest.
+        let help: Weak<dyn Help> = Arc::downgrade(&copy) as Weak<dyn Help>;
+        let helped = self.inline_bytes > 0 && request.job().submission.batch().offer(help);
+        let pieces = usize::try_from(copy.copy.length_bytes().div_ceil(PIECE_BYTES)).unwrap_or(usize::MAX);
+        for _ in 0..pieces.saturating_sub(usize::from(helped)).min(wanted) {
+            self.shared.changed.notify_one();
+        }
         Ok(())
     }
 
@@ -161,17 +185,21 @@ impl HostCopier {
 impl Shared {
     fn run(&self) {
         while let Some(copy) = self.next() {
-            copy.work(&self.stopping);
-            let mut queue = self.queue.lock();
-            // Nothing of it is left to take; others may still be copying theirs.
-            queue.copies.retain(|other| !Arc::ptr_eq(other, &copy));
+            self.work(&copy);
         }
         let mut queue = self.queue.lock();
         queue.threads = queue.threads.saturating_sub(1);
         self.changed.notify_all();
     }
 
-    fn next(&self) -> Option<Arc<Copy>> {
+    fn work(&self, copy: &Assisted) {
+        copy.copy.work(&self.stopping);
+        let mut queue = self.queue.lock();
+        // Nothing of it is left to take; others may still be copying theirs.
+        queue.copies.retain(|other| !std::ptr::eq(&raw const **other, copy));
+    }
+
+    fn next(&self) -> Option<Arc<Assisted>> {
         let mut queue = self.queue.lock();
         loop {
             if let Some(copy) = queue.copies.front() {

@@ -37,14 +37,15 @@ impl Process {
     }
 
     fn line(&mut self) -> Result<String> {
+        // Their logs come by the same pipe.
         let mut line = String::new();
-        while line.trim().is_empty() {
+        while !line.starts_with("@ ") {
             line.clear();
             if self.output.read_line(&mut line)? == 0 {
                 bail!("its process has ended");
             }
         }
-        Ok(line.trim().to_owned())
+        Ok(line.trim_start_matches("@ ").trim().to_owned())
     }
 }
 
