@@ -76,3 +76,4 @@ record: build ## measures the engine's overhead per request and appends the reco
 
 include ffi/install.mk
 include ffi/wheel.mk
+include master/record.mk

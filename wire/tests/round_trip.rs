@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mooncake_wire::code::Outcome;
 use mooncake_wire::codec::Map;
+use mooncake_wire::lists::{MemoryReplica, encode_replica_lists};
 use mooncake_wire::method::*;
 use mooncake_wire::model::*;
 use mooncake_wire::{EncodeError, ErrorCode, Profile};
@@ -55,6 +56,31 @@ fn replica() -> impl Strategy<Value = Replica> {
         placement,
         status: ReplicaStatus::from_code(code),
     })
+}
+
+/// Replicas in memory, as a master of ours has them.
+fn memory_list() -> impl Strategy<Value = Outcome<ReplicaList>> {
+    let replica = (any::<u64>(), buffer(), 2..4i32).prop_map(|(id, buffer, code)| Replica {
+        id,
+        placement: Placement::Memory(buffer),
+        status: ReplicaStatus::from_code(code),
+    });
+    let list = (prop::collection::vec(replica, 0..3), any::<u64>(), any::<Option<u64>>());
+    let found = list
+        .prop_map(|(replicas, lease_ttl_ms, checksum)| Ok(ReplicaList { replicas, lease_ttl_ms, checksum }));
+    prop_oneof![found, code().prop_map(Err)]
+}
+
+fn borrowed(replica: &Replica) -> MemoryReplica<'_> {
+    let Placement::Memory(buffer) = &replica.placement else { panic!("a replica in memory") };
+    MemoryReplica {
+        id: replica.id,
+        size: buffer.size,
+        address: buffer.address,
+        protocol: &buffer.protocol,
+        endpoint: &buffer.endpoint,
+        status: replica.status,
+    }
 }
 
 fn code() -> impl Strategy<Value = ErrorCode> {
@@ -147,6 +173,42 @@ proptest! {
                 id, name: name.clone(), base, size: !base, te_endpoint: te_endpoint.clone(), protocol: protocol.clone(), host_id,
             };
             request(profile, &ReMountSegment { segments: vec![segment; 2], client: id }, &mut Vec::new())?;
+        }
+    }
+
+    #[test]
+    fn lists_written_by_entries_have_the_bytes_of_the_value(
+        lists in prop_oneof![
+            prop::collection::vec(memory_list(), 0..5),
+            // More keys than one length byte can say.
+            prop::collection::vec(memory_list(), 254..300),
+        ],
+    ) {
+        for profile in Profile::ALL.iter().copied() {
+            let (mut value, mut entries) = (Vec::new(), Vec::new());
+            profile.encode_reply::<BatchGetReplicaList<'_>>(&lists, &mut value).expect("encode");
+            let written = encode_replica_lists(profile, &mut entries, lists.len(), |out| {
+                for list in &lists {
+                    match list {
+                        Ok(list) => {
+                            out.found(list.replicas.iter().map(borrowed), list.lease_ttl_ms, list.checksum);
+                        }
+                        Err(code) => out.missing(*code),
+                    }
+                }
+            });
+            let long = lists.iter().flatten().flat_map(|list| &list.replicas).map(borrowed)
+                .any(|replica| replica.protocol.len().max(replica.endpoint.len()) > 255);
+            if lists.len() < 256 && long {
+                prop_assert!(written.is_err());
+            } else {
+                prop_assert_eq!(written, Ok(()));
+                prop_assert_eq!(entries, value);
+            }
+            let short = encode_replica_lists(profile, &mut Vec::new(), lists.len() + 1, |out| {
+                lists.iter().for_each(|_| out.missing(ErrorCode::OBJECT_NOT_FOUND));
+            });
+            prop_assert!(short.is_err(), "an entry is missing");
         }
     }
 

@@ -48,6 +48,12 @@ pub struct Slice {
     pub cpu_us: f64,
 }
 
+impl Slice {
+    pub fn cpu_us_per_key(&self) -> f64 {
+        self.cpu_us / self.keys as f64
+    }
+}
+
 fn written<'a, M: Method<'a>>(function_id: u32, method: &M) -> Vec<u8> {
     let mut out = Vec::new();
     frame::request(&mut out, 1, function_id, |body| PROFILE.encode_request(method, body)).expect("request");
@@ -63,6 +69,10 @@ impl Cell {
             Work::BatchExist => Some(5 + 2 * BATCH as u32),
             Work::Put | Work::BatchGet | Work::BatchPut => None,
         }
+    }
+
+    pub fn is_batch(&self) -> bool {
+        self.keys_per_call() > 1
     }
 
     fn keys_per_call(&self) -> usize {

@@ -27,6 +27,16 @@ pub enum Kind {
     Upstream(String),
 }
 
+impl Kind {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Floor => "floor",
+            Self::Upstream(_) => "upstream",
+        }
+    }
+}
+
 pub struct Memory {
     pub idle_mib: f64,
     pub full_mib: f64,
@@ -129,11 +139,7 @@ impl Server {
     }
 
     pub fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Ours => "ours",
-            Kind::Floor => "floor",
-            Kind::Upstream(_) => "upstream",
-        }
+        self.kind.name()
     }
 
     pub fn is_floor(&self) -> bool {

@@ -3,6 +3,7 @@
 use mooncake_wire::codec::Map;
 use mooncake_wire::error::EncodeError;
 use mooncake_wire::frame::{self, RequestHeader};
+use mooncake_wire::lists;
 use mooncake_wire::message;
 use mooncake_wire::method::*;
 use mooncake_wire::model::StorageConfig;
@@ -160,6 +161,29 @@ impl<'c> Call<'c> {
             .map_err(Failure::Encode)
     }
 
+    /// Tells the replicas of many objects, written from the objects themselves.
+    fn batch_replicas(&self, profile: Profile, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let call = profile.decode_request::<BatchGetReplicaList<'_>>(self.body).map_err(Failure::Decode)?;
+        let (state, now, begin) = (self.state, self.now, out.len());
+        let mut missing = 0;
+        let written = frame::response(out, self.header.sequence, 0, |body| {
+            lists::encode_replica_lists(profile, body, call.keys.len(), |lists| {
+                missing = state.tell_replicas(&call.keys, now, lists);
+            })
+        });
+        if written.is_err() {
+            // A name is longer than its length can be said in the narrowest width.
+            out.truncate(begin);
+            return self.run::<BatchGetReplicaList<'_>>(profile, out, |call| {
+                call.keys.iter().map(|key| state.replicas(key, now)).collect()
+            });
+        }
+        if let Some(calls) = state.metrics().calls(Function::BatchGetReplicaList) {
+            calls.batch(call.keys.len(), missing);
+        }
+        Ok(())
+    }
+
     fn call(&self, function: Function, profile: Profile, out: &mut Vec<u8>) -> Result<(), Failure> {
         let (state, now) = (self.state, self.now);
         match function {
@@ -201,8 +225,7 @@ impl<'c> Call<'c> {
             Function::GetReplicaList => {
                 self.run::<GetReplicaList<'_>>(profile, out, |call| state.replicas(call.key, now))
             }
-            Function::BatchGetReplicaList => self
-                .run::<BatchGetReplicaList<'_>>(profile, out, |call| state.batch_replicas(&call.keys, now)),
+            Function::BatchGetReplicaList => self.batch_replicas(profile, out),
             Function::GetReplicaListByRegex => self.run::<GetReplicaListByRegex<'_>>(profile, out, |call| {
                 pattern(call.pattern).map(|pattern| Map(state.replicas_by_pattern(&pattern, now)))
             }),

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use mooncake_wire::lists::MemoryReplica;
 use mooncake_wire::model::{self, Placement, ReplicaStatus, Uuid};
 use smallvec::SmallVec;
 
@@ -28,8 +29,26 @@ impl Replica {
         model::Replica {
             id: self.id,
             placement: Placement::Memory(self.range.buffer()),
-            status: if self.complete { ReplicaStatus::Complete } else { ReplicaStatus::Processing },
+            status: self.status(),
         }
+    }
+
+    /// The same, borrowed.
+    #[must_use]
+    pub fn tell(&self) -> MemoryReplica<'_> {
+        let segment = self.range.segment();
+        MemoryReplica {
+            id: self.id,
+            size: self.range.length(),
+            address: self.range.address(),
+            protocol: &segment.protocol,
+            endpoint: &segment.endpoint,
+            status: self.status(),
+        }
+    }
+
+    const fn status(&self) -> ReplicaStatus {
+        if self.complete { ReplicaStatus::Complete } else { ReplicaStatus::Processing }
     }
 
     /// Whether a reader can be sent to it.

@@ -1,11 +1,13 @@
 //! Reads: whether and where. Each grants a lease, within which the object is not evicted.
 
-use mooncake_wire::model::{Replica, ReplicaList};
+use mooncake_wire::lists::ReplicaLists;
+use mooncake_wire::model::{self, ReplicaList};
 use mooncake_wire::{ErrorCode, Outcome};
 use regex::bytes::Regex;
+use smallvec::SmallVec;
 
 use super::State;
-use super::object::{Object, Standing};
+use super::object::{Object, Replica, Standing};
 use crate::moment::Moment;
 
 /// Most bytes a compiled pattern may take: a pattern comes from a client.
@@ -54,17 +56,34 @@ impl State {
     /// `OBJECT_NOT_FOUND`, `REPLICA_IS_NOT_READY`.
     pub fn replicas(&self, key: &[u8], now: Moment) -> Outcome<ReplicaList> {
         let mut sums = Sums::default();
-        let found = self.read(key, now, &mut sums);
+        let found = self.read(key, now, &mut sums, |object| ReplicaList {
+            replicas: object.describe(),
+            lease_ttl_ms: self.policy.lease_ttl_ms,
+            checksum: object.checksum,
+        });
         self.count(&sums);
         found
     }
 
-    /// The same of many objects.
-    pub fn batch_replicas(&self, keys: &[&[u8]], now: Moment) -> Vec<Outcome<ReplicaList>> {
+    /// Tells the same of many objects; the answer is how many have nothing to be told.
+    pub fn tell_replicas(&self, keys: &[&[u8]], now: Moment, lists: &mut ReplicaLists<'_>) -> usize {
         let mut sums = Sums::default();
-        let found = keys.iter().map(|key| self.read(key, now, &mut sums)).collect();
+        let mut missing = 0;
+        for key in keys {
+            let told = self.read(key, now, &mut sums, |object| {
+                // Looked at once: a segment may go while it is told.
+                let readable: SmallVec<[&Replica; 4]> =
+                    object.replicas.iter().filter(|replica| replica.readable()).collect();
+                let replicas = readable.iter().map(|replica| replica.tell());
+                lists.found(replicas, self.policy.lease_ttl_ms, object.checksum);
+            });
+            if let Err(code) = told {
+                lists.missing(code);
+                missing += 1;
+            }
+        }
         self.count(&sums);
-        found
+        missing
     }
 
     fn count(&self, sums: &Sums) {
@@ -73,7 +92,14 @@ impl State {
         self.metrics.hit_bytes.add(sums.bytes);
     }
 
-    fn read(&self, key: &[u8], now: Moment, sums: &mut Sums) -> Outcome<ReplicaList> {
+    /// What `tell` makes of a readable object, which has a lease then. The object's shard is locked meanwhile.
+    fn read<T>(
+        &self,
+        key: &[u8],
+        now: Moment,
+        sums: &mut Sums,
+        tell: impl FnOnce(&Object) -> T,
+    ) -> Outcome<T> {
         sums.reads += 1;
         let hashed = self.hashed(key);
         let mut shard = self.shard(hashed);
@@ -86,15 +112,11 @@ impl State {
         self.lease(object, now);
         sums.hits += 1;
         sums.bytes = sums.bytes.saturating_add(object.length());
-        Ok(ReplicaList {
-            replicas: object.describe(),
-            lease_ttl_ms: self.policy.lease_ttl_ms,
-            checksum: object.checksum,
-        })
+        Ok(tell(object))
     }
 
     /// The replicas of every readable object whose key the pattern finds; each has a lease then.
-    pub fn replicas_by_pattern(&self, pattern: &Regex, now: Moment) -> Vec<(Box<[u8]>, Vec<Replica>)> {
+    pub fn replicas_by_pattern(&self, pattern: &Regex, now: Moment) -> Vec<(Box<[u8]>, Vec<model::Replica>)> {
         let mut found = Vec::new();
         for shard in &self.shards {
             for object in shard.lock().iter_mut() {
@@ -111,7 +133,7 @@ impl State {
     ///
     /// # Errors
     /// `OBJECT_NOT_FOUND`, `REPLICA_IS_NOT_READY`.
-    pub fn inspect(&self, key: &[u8]) -> Outcome<Vec<Replica>> {
+    pub fn inspect(&self, key: &[u8]) -> Outcome<Vec<model::Replica>> {
         let hashed = self.hashed(key);
         let shard = self.shard(hashed);
         let object = shard.get(hashed.hash, key).ok_or(ErrorCode::OBJECT_NOT_FOUND)?;

@@ -216,13 +216,19 @@ impl Range {
         self.length
     }
 
+    /// Its first address in the memory of the segment's client.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.segment.base.wrapping_add(self.offset)
+    }
+
     /// The range as clients are told it.
     #[must_use]
     pub fn buffer(&self) -> model::Buffer {
         let told = self.segment.told.own();
         model::Buffer {
             size: self.length,
-            address: self.segment.base.wrapping_add(self.offset),
+            address: self.address(),
             protocol: Arc::clone(&told.protocol),
             endpoint: Arc::clone(&told.endpoint),
         }
