@@ -12,4 +12,5 @@ mod headers;
 mod install;
 mod library;
 mod peer;
+mod store;
 mod unavailable;
