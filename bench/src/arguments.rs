@@ -12,6 +12,8 @@ use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 pub enum Mode {
     /// Submits transfers and measures them.
     Initiator,
+    /// Calls the vendor's functions in a loop, with nothing around them.
+    Bare,
     /// Registers memory and lets others transfer.
     Target,
 }
@@ -23,6 +25,28 @@ pub enum Operation {
     Read,
     /// Writes it.
     Write,
+}
+
+/// Which way transfers of a profile go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Aggregate {
+    /// A descriptor for each block.
+    #[value(name = "0")]
+    Never,
+    /// Through slots.
+    #[value(name = "1")]
+    Always,
+    /// Whichever the engine finds faster.
+    Auto,
+}
+
+/// Whose launches are in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Launch {
+    /// Those of a device.
+    Device,
+    /// Those of a thread.
+    Thread,
 }
 
 /// Measures transfers between two processes through the C interface, and verifies every byte.
@@ -123,6 +147,26 @@ pub struct Arguments {
     /// Use the software NPU beside this program although a CANN is configured
     #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean())]
     pub software_npu: bool,
+    /// Measures what transfers take on hardware by a cost profile of the software NPU, in model time: a2-hccs, a2-roce,
+    /// a3-hccs, a3-hccs-2node, a3-roce, or all; direct, staged and what the engine chooses beside a bare loop of
+    /// vendor calls
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// With --profile, one way only: 0 (direct), 1 (all that can be is staged), or auto (the engine chooses)
+    #[arg(long, value_enum)]
+    pub aggregate: Option<Aggregate>,
+    /// With --profile: how many times slower than hardware [default: 20 to 200, by the link]
+    #[arg(long)]
+    pub slowdown: Option<u32>,
+    /// With --profile: threads launch in a row for each device, or each for itself
+    #[arg(long, value_enum, default_value_t = Launch::Device)]
+    pub launch: Launch,
+    /// With --profile: write PREFIX.csv and PREFIX.svg
+    #[arg(long)]
+    pub record: Option<PathBuf>,
+    /// One side of --profile
+    #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean(), hide = true)]
+    pub profile_cells: bool,
     /// Target: end when standard input ends
     #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean(), hide = true)]
     pub end_with_input: bool,
@@ -140,6 +184,8 @@ pub enum Form {
     Iterations,
     /// Ours: the sweep and the real layout.
     Suite,
+    /// Ours: the cells of a cost profile.
+    Profile,
 }
 
 impl Arguments {
@@ -153,7 +199,9 @@ impl Arguments {
     /// protocol that only that one knows.
     #[must_use]
     pub fn form(&self) -> Form {
-        if self.suite {
+        if self.profile_cells {
+            Form::Profile
+        } else if self.suite {
             Form::Suite
         } else if self.block_iteration.is_some()
             || self.device_logicid.is_some()

@@ -24,11 +24,11 @@ const CLOSING: &str = "verified ";
 const LOG_LEVEL: &str = "MC_LOG_LEVEL";
 
 /// A child process that does not outlive this one's interest in it.
-struct Guard(Child);
+pub(crate) struct Guard(pub(crate) Child);
 
 impl Guard {
     /// Ends the input, which a target takes as a wish to end, and waits a bounded time.
-    fn stop(&mut self) -> Result<bool> {
+    pub(crate) fn stop(&mut self) -> Result<bool> {
         drop(self.0.stdin.take());
         let end = Instant::now() + STOP_LIMIT;
         while Instant::now() < end {
@@ -118,7 +118,7 @@ pub fn with_target(target: &mut Command, make: impl FnOnce(&str) -> Command) -> 
 }
 
 /// The name the target says it listens on; all else it says is passed on.
-fn wait_for_name(target: &mut Guard) -> Result<String> {
+pub(crate) fn wait_for_name(target: &mut Guard) -> Result<String> {
     let output = target.0.stderr.take().context("the target's output is a pipe")?;
     let (sender, names) = mpsc::channel();
     std::thread::spawn(move || {

@@ -9,9 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::arena::Verdict;
 use crate::arguments::{self, Arguments, Form};
 use crate::console::{result, tell};
-use crate::layout;
+use crate::layout::{self, QWEN};
 use crate::library::{Library, Operation};
 use crate::placement::Placement;
+use crate::profile;
 use crate::report::{self, Cell, LayoutReport, Report};
 use crate::session::{Effort, Session, processor_time};
 use crate::side::{Role, Side, blocks};
@@ -34,6 +35,7 @@ pub fn run(library: &Library, arguments: &Arguments) -> Result<bool> {
     let mut verdict = Verdict::default();
     let host_memcpy = host_memcpy();
     let mut layout = None;
+    let mut layouts = Vec::new();
     let cells = match arguments.form() {
         Form::Suite => {
             let (cells, read) = suite(&mut session, arguments, host_memcpy, &mut verdict)?;
@@ -42,6 +44,11 @@ pub fn run(library: &Library, arguments: &Arguments) -> Result<bool> {
         }
         Form::Iterations => iterations(&mut session, arguments, &mut verdict)?,
         Form::Timed => vec![timed(&mut session, arguments, &mut verdict)?],
+        Form::Profile => {
+            let (cells, read) = profile::cells(&mut session, &mut verdict)?;
+            layouts = read;
+            cells
+        }
     };
     drop(session);
     side.unregister()?;
@@ -51,6 +58,7 @@ pub fn run(library: &Library, arguments: &Arguments) -> Result<bool> {
         host_memcpy_gigabytes_per_second: host_memcpy,
         cells,
         layout,
+        layouts,
         verified_bytes: verdict.verified_bytes,
         mismatched_bytes: verdict.mismatched_bytes,
     };
@@ -85,7 +93,7 @@ fn suite(
     show("");
     show(&report::head());
     let cells = sweep::run(session, &bar, verdict, |cell| show(&report::line(cell)))?;
-    let read = layout::run(session, &bar, verdict)?;
+    let read = layout::run(session, &QWEN, 1, layout::ROUNDS, &bar, verdict)?;
     bar.finish_and_clear();
     show("");
     show(&format!(

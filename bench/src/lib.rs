@@ -25,6 +25,7 @@ pub mod model_clock;
 pub mod overhead;
 pub mod pattern;
 pub mod placement;
+pub mod profile;
 pub mod report;
 pub mod session;
 pub mod side;

@@ -42,6 +42,9 @@ pub struct Report {
     /// The KV blocks of a real model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layout: Option<LayoutReport>,
+    /// Those of several.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub layouts: Vec<LayoutReport>,
     /// Bytes compared, in all.
     pub verified_bytes: u64,
     /// Bytes that differed, in all.

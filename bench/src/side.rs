@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::arena::Arena;
 use crate::arguments::{Arguments, Form};
 use crate::device::{Memory, Npu};
-use crate::layout;
+use crate::layout::QWEN;
 use crate::library::{Engine, Library};
+use crate::profile;
 use crate::software_npu;
 use crate::sweep;
 
@@ -118,7 +119,8 @@ fn buffers(arguments: &Arguments) -> Result<Vec<u64>> {
             let first = std::iter::once(Ok(block));
             first.chain((0..count).map(|index| product(&[batch, block, 2, 1 << index]))).collect()
         }
-        Form::Suite => Ok(std::iter::once(sweep::BUFFER_BYTES).chain(layout::buffers()).collect()),
+        Form::Suite => Ok(std::iter::once(sweep::BUFFER_BYTES).chain(QWEN.buffers()).collect()),
+        Form::Profile => Ok(profile::buffers()),
     }
 }
 
@@ -127,7 +129,7 @@ fn buffers(arguments: &Arguments) -> Result<Vec<u64>> {
 pub fn blocks(arguments: &Arguments) -> (u64, u64) {
     let (block, batch) = match arguments.form() {
         Form::Iterations => (32_768, 32),
-        Form::Timed | Form::Suite => (65_536, 128),
+        Form::Timed | Form::Suite | Form::Profile => (65_536, 128),
     };
     (arguments.block_size.unwrap_or(block), arguments.batch_size.unwrap_or(batch))
 }

@@ -14,7 +14,7 @@
 //!
 //! Of all ways that are modelled as no more than [`PREFERENCE`] times the best, the one is taken that stages least.
 //!
-//! Invariants: what is chosen is never modelled as more than [`PREFERENCE`] times the better of direct and staged; a
+//! Invariants: unless the table weighs them differently, what is chosen is never modelled as more than [`PREFERENCE`] times the better of direct and staged; a
 //! route that is not allowed is never taken. One pass over the extents, nothing is allocated.
 
 use std::fmt;
@@ -320,7 +320,8 @@ pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allo
         Allowed::Either => {}
     }
     // Direct, then what stages more and more of it: of those that are near the best, the first is taken.
-    let mut splits = [choice; CLASSES];
+    let weight = costs.direct_weight;
+    let mut splits = [(choice, all.direct_us * weight); CLASSES];
     let mut number = 1;
     let (mut below, mut above) = (Load::default(), all);
     for (class, sum) in classes.iter().enumerate().filter(|(class, _)| present & (1 << class) != 0) {
@@ -330,19 +331,22 @@ pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allo
         below.add(sum);
         above.direct_us -= sum.direct_us;
         let (time, fill_bytes) = stages.best(&below);
+        let direct_us = above.direct_us.max(0.0);
         let Some(split) = splits.get_mut(number) else { break };
-        *split = Choice {
+        let choice = Choice {
             route: Route::Split,
             staged_below_bytes: 1_u64.checked_shl(u32::try_from(class).unwrap_or(0)).unwrap_or(u64::MAX),
             fill_bytes,
-            chosen_us: time + above.direct_us.max(0.0),
+            chosen_us: time + direct_us,
             ..choice
         };
+        *split = (choice, time + direct_us * weight);
         number += 1;
     }
+    let staged = (staged, staged_us);
     let candidates = || splits.iter().take(number).chain([&staged]);
-    let best = candidates().map(|candidate| candidate.chosen_us).fold(f64::INFINITY, f64::min);
-    candidates().find(|candidate| candidate.chosen_us <= best * PREFERENCE).copied().unwrap_or(choice)
+    let best = candidates().map(|(_, weighed)| *weighed).fold(f64::INFINITY, f64::min);
+    candidates().find(|(_, weighed)| *weighed <= best * PREFERENCE).map_or(choice, |(choice, _)| *choice)
 }
 
 fn count(number: usize) -> u64 {
@@ -501,6 +505,18 @@ mod tests {
         let nothing = choose(&costs, &SLOTS, &Group { extents: &[], ..group }, Allowed::Either);
         assert_eq!(nothing.route, Route::Direct);
         assert_eq!(Choice::local(group.extents).route, Route::Local);
+    }
+
+    #[test]
+    fn a_weight_decides_against_the_model() {
+        let extents = extents(&[16 << 10; 4000]);
+        let group = group(&extents, Direction::Write);
+        let heavy = LinkCosts { direct_weight: 1000.0, ..costs(LinkClass::A3Hccs, true) };
+        let choice = choose(&heavy, &SLOTS, &group, Allowed::Either);
+        assert_eq!(choice.route, Route::Staged, "{choice}");
+        assert!(choice.chosen_us > choice.direct_us.unwrap(), "{choice}");
+        let light = LinkCosts { direct_weight: 0.001, ..costs(LinkClass::A2Roce, true) };
+        assert_eq!(choose(&light, &SLOTS, &group, Allowed::Either).route, Route::Direct);
     }
 
     #[test]

@@ -124,6 +124,9 @@ pub struct LinkCosts {
     pub message_us: f64,
     /// Whether all threads of a device launch one after another; else several threads launch at once.
     pub launches_per_device: bool,
+    /// What a modelled microsecond of a direct transfer counts against one of a staged one: more than 1 where direct
+    /// ones are known to be slower than modelled.
+    pub direct_weight: f64,
 }
 
 impl LinkCosts {

@@ -23,6 +23,9 @@ const MAX_TIME_US: f64 = 1e9;
 /// Least and largest usable rate.
 const RATES_GB_PER_S: (f64, f64) = (1e-6, 1e6);
 
+/// Least and largest usable weight.
+const WEIGHTS: (f64, f64) = (1e-6, 1e6);
+
 /// What kind of number one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -32,10 +35,12 @@ enum Kind {
     Rate,
     /// 0 or 1.
     Switch,
+    /// A factor, more than 0.
+    Weight,
 }
 
 /// Every number of a link: name and kind. The order is that of [`Row::values`].
-const NUMBERS: [(&str, Kind); 14] = [
+const NUMBERS: [(&str, Kind); 15] = [
     ("write.launch_us", Kind::Time),
     ("write.setup_us", Kind::Time),
     ("write.rate_gb_per_s", Kind::Rate),
@@ -50,6 +55,7 @@ const NUMBERS: [(&str, Kind); 14] = [
     ("host_call_us", Kind::Time),
     ("message_us", Kind::Time),
     ("launch_per_device", Kind::Switch),
+    ("direct_weight", Kind::Weight),
 ];
 
 /// One number with where it is from.
@@ -83,6 +89,7 @@ impl Row {
             host_call,
             message_us,
             per_device,
+            direct_weight,
         ] = self.values.each_ref().map(|value| value.number);
         let rate = |gb_per_s: f64| gb_per_s * 1e3;
         let descriptor = |launch_us, setup_us, gb_per_s| DescriptorCost {
@@ -99,6 +106,7 @@ impl Row {
             host_copy: CopyCost { call_us: host_call, launch_us: host_us, bytes_per_us: rate(host_rate) },
             message_us,
             launches_per_device: per_device != 0.0,
+            direct_weight,
         }
     }
 }
@@ -184,6 +192,7 @@ impl CostTable {
         let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
         let (least, largest) = match NUMBERS.get(index).map(|(_, kind)| *kind) {
             Some(Kind::Rate) => RATES_GB_PER_S,
+            Some(Kind::Weight) => WEIGHTS,
             Some(Kind::Switch) => (0.0, 1.0),
             Some(Kind::Time) | None => (0.0, MAX_TIME_US),
         };

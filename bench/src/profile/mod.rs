@@ -1,0 +1,366 @@
+//! What transfers take on hardware, by the cost profiles of the software NPU: direct, staged and chosen, side by side.
+//!
+//! For each profile four measurements of the same blocks run one after another, each in processes of its own: a bare
+//! loop of vendor calls, the engine with a descriptor for each block, the engine with everything staged (its table of
+//! costs says so), and the engine as it chooses. Every byte of the engine's is verified.
+//!
+//! Times are model time: the machine's clock divided by the slow-down. What the vendor's calls cost is charged by the
+//! profile; what this machine's processor takes is therefore counted at a fraction of itself, and so are the messages
+//! between the two engines. The former is what `engine_overhead` measures.
+
+mod outcome;
+mod plot;
+mod setting;
+
+use std::io::Read as _;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use indicatif::ProgressBar;
+
+use self::outcome::{Outcome, Row, Way, key};
+use self::setting::Setting;
+use crate::arena::Verdict;
+use crate::arguments::{Aggregate, Arguments, Launch};
+use crate::bare::{Pair, Shape};
+use crate::console::{result, tell};
+use crate::demo::{Guard, wait_for_name};
+use crate::device::Npu;
+use crate::layout::{self, DEEPSEEK, Layout, QWEN};
+use crate::library::Operation;
+use crate::placement::Placement;
+use crate::report::{self, Cell, LayoutReport, Report};
+use crate::session::{Effort, Session};
+use crate::software_npu;
+use crate::statistics::Sample;
+
+/// Block sizes: those of the vendor's published sweep.
+const BLOCKS_BYTES: [u64; 8] =
+    [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20];
+/// What a batch moves: more where the link is faster, so that each takes milliseconds of model time.
+const BATCH_BYTES: [u64; 2] = [32 << 20, 64 << 20];
+/// From this block size on it is the larger one.
+const LONG_BLOCK_BYTES: u64 = 256 << 10;
+/// The buffer: a gap as long as a block behind each block.
+const BUFFER_BYTES: u64 = 128 << 20;
+/// Timed rounds of a cell and of a layout.
+const ROUNDS: u32 = 5;
+/// The bare pair's region: the longer of the layouts.
+const REGION_BYTES: u64 = 512 << 20;
+/// How long a batch may take on the machine's clock.
+const LIMIT_MS: u64 = 300_000;
+
+/// The layouts, in the order of their buffers behind the sweep's.
+const LAYOUTS: [Layout; 2] = [QWEN, DEEPSEEK];
+
+/// The lengths of the buffers of either side.
+#[must_use]
+pub fn buffers() -> Vec<u64> {
+    std::iter::once(BUFFER_BYTES).chain(LAYOUTS.iter().flat_map(Layout::buffers)).collect()
+}
+
+fn placement(block_bytes: u64) -> Placement {
+    let [short, long] = BATCH_BYTES;
+    Placement {
+        buffer: 0,
+        block_bytes,
+        batch: (if block_bytes < LONG_BLOCK_BYTES { short } else { long }) / block_bytes,
+        stride_bytes: 2 * block_bytes,
+        start_bytes: 0,
+        scattered: true,
+    }
+}
+
+/// Measures the cells and the layouts as an initiator.
+///
+/// # Errors
+/// If a transfer fails.
+pub fn cells(session: &mut Session<'_>, verdict: &mut Verdict) -> Result<(Vec<Cell>, Vec<LayoutReport>)> {
+    let rounds = usize::try_from(ROUNDS)?;
+    let effort = Effort { min_rounds: rounds, max_rounds: rounds, time: Duration::ZERO };
+    let hidden = ProgressBar::hidden();
+    // The first transfer makes the channel, the second may make what staging needs.
+    for _ in 0..2 {
+        session.measure(
+            Operation::Write,
+            &placement(128 << 10),
+            Effort { min_rounds: 1, max_rounds: 1, ..effort },
+        )?;
+    }
+    let mut cells = Vec::new();
+    for operation in [Operation::Write, Operation::Read] {
+        for block_bytes in BLOCKS_BYTES {
+            let placement = placement(block_bytes);
+            let measured = session.measure(operation, &placement, effort)?;
+            let rate = measured.sample.rate(placement.batch_bytes());
+            let cpu = measured.cpu_seconds_per_gigabyte;
+            cells.push(report::cell(operation, block_bytes, placement.batch, rate, cpu, &measured.verdict));
+            verdict.add(measured.verdict);
+        }
+    }
+    let mut layouts = Vec::new();
+    let mut first = 1;
+    for layout in &LAYOUTS {
+        layouts.push(layout::run(session, layout, first, u64::from(ROUNDS), &hidden, verdict)?);
+        first += usize::try_from(layout.tensors)?;
+    }
+    Ok((cells, layouts))
+}
+
+/// Measures the same with the vendor's functions alone, and prints a report of the same form.
+///
+/// # Errors
+/// If the vendor refuses anything.
+pub fn bare(arguments: &Arguments) -> Result<()> {
+    let options = software_npu::load_options();
+    let (active, passive) = (Npu::open(&options, 0)?, Npu::open(&options, 1)?);
+    let shape = Shape { is_far: false, local_is_host: false };
+    let pair = Pair::connect(&active, &passive, shape, REGION_BYTES)?;
+    let measure = |operation: Operation, blocks: &[(u64, u64)], block_bytes: u64| -> Result<Cell> {
+        let way = match operation {
+            Operation::Read => crate::bare::Way::Get,
+            Operation::Write => crate::bare::Way::Put,
+        };
+        pair.transfer(way, blocks, block_bytes)?;
+        let times =
+            (0..ROUNDS).map(|_| pair.transfer(way, blocks, block_bytes)).collect::<Result<Vec<_>>>()?;
+        let count = blocks.len() as u64;
+        let rate = Sample::new(times).rate(count * block_bytes);
+        Ok(report::cell(operation, block_bytes, count, rate, 0.0, &Verdict::default()))
+    };
+    let mut cells = Vec::new();
+    for operation in [Operation::Write, Operation::Read] {
+        for block_bytes in BLOCKS_BYTES {
+            let blocks: Vec<_> =
+                placement(block_bytes).blocks(0).map(|block| (block.local, block.remote)).collect();
+            cells.push(measure(operation, &blocks, block_bytes)?);
+        }
+    }
+    let mut layouts = Vec::new();
+    for layout in &LAYOUTS {
+        let tensor_bytes = layout.pool_blocks * layout.block_bytes;
+        let place = |tensor: u64, block: u64| tensor * tensor_bytes + block * layout.block_bytes;
+        let blocks: Vec<_> = (0..layout.tensors)
+            .flat_map(|tensor| {
+                layout
+                    .block_table(1)
+                    .map(move |(local, remote)| (place(tensor, local), place(tensor, remote)))
+            })
+            .collect();
+        layouts.push(LayoutReport {
+            name: layout.name.to_owned(),
+            tensors: layout.tensors,
+            blocks_per_tensor: layout.request_blocks(),
+            tokens: layout.tokens,
+            cell: measure(Operation::Read, &blocks, layout.block_bytes)?,
+        });
+    }
+    pair.end()?;
+    let report = Report {
+        library_version: String::new(),
+        library: String::new(),
+        host_memcpy_gigabytes_per_second: 0.0,
+        cells,
+        layout: None,
+        layouts,
+        verified_bytes: 0,
+        mismatched_bytes: 0,
+    };
+    ensure!(arguments.json, "the bare loop is a part of --profile");
+    result(serde_json::to_string(&report)?);
+    Ok(())
+}
+
+/// Runs the profiles of this name and prints the table.
+///
+/// # Errors
+/// If a process cannot be started or a transfer fails.
+pub fn run(arguments: &Arguments, name: &str) -> Result<ExitCode> {
+    let settings = Setting::named(name)?;
+    let directory = software_npu::find()
+        .context("the software NPU (cann-sim) is not beside this program, and cost profiles are its")?;
+    let ways: &[Way] = match arguments.aggregate {
+        None => &[Way::Bare, Way::Direct, Way::Staged, Way::Chosen],
+        Some(Aggregate::Never) => &[Way::Bare, Way::Direct],
+        Some(Aggregate::Always) => &[Way::Bare, Way::Staged],
+        Some(Aggregate::Auto) => &[Way::Bare, Way::Chosen],
+    };
+    let scratch = Scratch::new()?;
+    let mut outcomes = Vec::new();
+    let mut right = true;
+    for setting in settings {
+        let slowdown = arguments.slowdown.unwrap_or(setting.slowdown);
+        let launch = match arguments.launch {
+            Launch::Device => "device",
+            Launch::Thread => "thread",
+        };
+        result(format!(
+            "{}: {}; model time, {slowdown} times slower than hardware, launches in a row for each {launch}",
+            setting.name, setting.text
+        ));
+        result(outcome::head(ways));
+        let mut rows: Vec<Row> = Vec::new();
+        for way in ways {
+            tell(format!("{}: {}", setting.name, way.name()));
+            let report = measure(arguments, &setting, slowdown, launch, *way, &directory, &scratch)?;
+            right &= report.mismatched_bytes == 0;
+            for (key, cell) in report.cells.iter().map(|cell| (key(cell, None), cell)).chain(
+                report.layouts.iter().map(|layout| (key(&layout.cell, Some(&layout.name)), &layout.cell)),
+            ) {
+                let rate = cell.gigabytes_per_second * f64::from(slowdown);
+                match rows.iter_mut().find(|row| row.key == key) {
+                    Some(row) => row.set(*way, rate),
+                    None => {
+                        let mut row = Row::new(key);
+                        row.set(*way, rate);
+                        rows.push(row);
+                    }
+                }
+            }
+        }
+        for row in &rows {
+            result(outcome::line(row, ways));
+        }
+        let outcome = Outcome { profile: setting.name, launch, slowdown, rows };
+        outcome.summary(ways).into_iter().for_each(result);
+        result("");
+        outcomes.push(outcome);
+    }
+    if let Some(prefix) = &arguments.record {
+        let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+        std::fs::write(prefix.with_extension("csv"), outcome::csv(&outcomes, ways, &command))?;
+        std::fs::write(prefix.with_extension("svg"), plot::draw(&outcomes, ways))?;
+    }
+    result(if right { "every byte is right" } else { "BYTES DIFFER" });
+    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Files of one run.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("mooncake-profile-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<std::path::PathBuf> {
+        let path = self.0.join(name);
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left in the folder for temporary files does no harm.
+        let _removed = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One report, as far as it is looked at.
+#[derive(serde::Deserialize)]
+struct Seen {
+    cells: Vec<SeenCell>,
+    #[serde(default)]
+    layouts: Vec<SeenLayout>,
+    mismatched_bytes: u64,
+}
+
+/// A layout of it.
+#[derive(serde::Deserialize)]
+struct SeenLayout {
+    name: String,
+    #[serde(flatten)]
+    cell: SeenCell,
+}
+
+/// A cell of it.
+#[derive(serde::Deserialize)]
+pub(crate) struct SeenCell {
+    operation: String,
+    block_bytes: u64,
+    batch: u64,
+    gigabytes_per_second: f64,
+}
+
+fn measure(
+    arguments: &Arguments,
+    setting: &Setting,
+    slowdown: u32,
+    launch: &str,
+    way: Way,
+    directory: &std::path::Path,
+    scratch: &Scratch,
+) -> Result<Seen> {
+    let addresses = scratch.write("hccn.conf", "address_0=29.1.0.10\naddress_1=29.1.0.11\n")?;
+    let heavy = scratch.write("costs", &setting::staged_costs())?;
+    let side = |mode: &str, device: u32| -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--profile_cells", "--json", "--mode", mode, "--local_server_name", "127.0.0.1"]);
+        command.args(["--device_logicid", &device.to_string(), "--timeout_ms", &LIMIT_MS.to_string()]);
+        if let Some(library) = &arguments.library {
+            command.arg("--library").arg(library);
+        }
+        software_npu::give(&mut command, directory);
+        command
+            .env(
+                "CANN_SIM_NAMESPACE",
+                format!("profile-{}-{}-{}", std::process::id(), setting.name, way.name()),
+            )
+            .env("CANN_SIM_PROFILE", setting.name)
+            .env("CANN_SIM_SLOWDOWN", slowdown.to_string())
+            .env("CANN_SIM_LAUNCH", launch)
+            .env("MOONCAKE_TRANSFER_HCCN_CONF", &addresses)
+            // What takes seconds here takes milliseconds there.
+            .env("ASCEND_TRANSFER_TIMEOUT", LIMIT_MS.to_string())
+            .env("MC_TRANSFER_TIMEOUT", (LIMIT_MS / 1000).to_string());
+        if std::env::var_os("MC_LOG_LEVEL").is_none() {
+            command.env("MC_LOG_LEVEL", "WARNING");
+        }
+        if setting.is_roce {
+            command.env("HCCL_INTRA_ROCE_ENABLE", "1");
+        }
+        if setting.is_two_servers {
+            command.env("MOONCAKE_TRANSFER_SERVER_ID", format!("bench-{device}"));
+        }
+        match way {
+            Way::Bare | Way::Direct => command.env("ASCEND_AGGREGATE_ENABLE", "0"),
+            Way::Staged => {
+                command.env("ASCEND_AGGREGATE_ENABLE", "1").env("MOONCAKE_TRANSFER_COST_TABLE", &heavy)
+            }
+            Way::Chosen => command.env("ASCEND_AGGREGATE_ENABLE", "1"),
+        };
+        Ok(command)
+    };
+    let text = if way == Way::Bare {
+        capture(&mut side("bare", 0)?)?
+    } else {
+        let mut command = side("target", 0)?;
+        command.arg("--end_with_input").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut target = Guard(command.spawn().context("cannot start the target")?);
+        let name = wait_for_name(&mut target)?;
+        let mut initiator = side("initiator", 1)?;
+        initiator.args(["--segment_id", &name]);
+        let text = capture(&mut initiator)?;
+        ensure!(target.stop()?, "the target failed");
+        text
+    };
+    serde_json::from_str(&text).with_context(|| format!("not a report: {text}"))
+}
+
+/// The standard output of a program that ends well.
+fn capture(command: &mut Command) -> Result<String> {
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start a process")?;
+    let mut child = Guard(child);
+    let mut text = String::new();
+    child.0.stdout.take().context("the output is a pipe")?.read_to_string(&mut text)?;
+    let status = child.0.wait()?;
+    if !status.success() {
+        bail!("a process of the measurement failed: {status}");
+    }
+    Ok(text)
+}

@@ -1,0 +1,110 @@
+//! The profiles that are measured, and what each needs to be in force.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail};
+use mooncake::plan::LinkClass;
+
+/// One profile.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// What it stands for.
+    pub text: &'static str,
+    /// The link is RoCE, also inside a server.
+    pub is_roce: bool,
+    /// The two sides are on servers of their own.
+    pub is_two_servers: bool,
+    /// How many times slower than hardware, so that this machine can move the bytes in time.
+    pub slowdown: u32,
+}
+
+const SETTINGS: [Setting; 5] = [
+    Setting {
+        name: "a2-hccs",
+        text: "Ascend 910B, two NPUs of a server over HCCS",
+        is_roce: false,
+        is_two_servers: false,
+        slowdown: 40,
+    },
+    Setting {
+        name: "a2-roce",
+        text: "Ascend 910B, two NPUs over RoCE",
+        is_roce: true,
+        is_two_servers: false,
+        slowdown: 40,
+    },
+    Setting {
+        name: "a3-hccs",
+        text: "Ascend 910_93, two NPUs of a server over HCCS",
+        is_roce: false,
+        is_two_servers: false,
+        slowdown: 200,
+    },
+    Setting {
+        name: "a3-hccs-2node",
+        text: "Ascend 910_93, two NPUs of two servers of a super pod over HCCS",
+        is_roce: false,
+        is_two_servers: true,
+        slowdown: 200,
+    },
+    Setting {
+        name: "a3-roce",
+        text: "Ascend 910_93, two NPUs over RoCE",
+        is_roce: true,
+        is_two_servers: false,
+        slowdown: 40,
+    },
+];
+
+impl Setting {
+    /// The profile of this name, or all.
+    ///
+    /// # Errors
+    /// If there is no such profile.
+    pub fn named(name: &str) -> Result<Vec<Self>> {
+        if name == "all" {
+            return Ok(SETTINGS.to_vec());
+        }
+        let found: Vec<Self> = SETTINGS.into_iter().filter(|setting| setting.name == name).collect();
+        if found.is_empty() {
+            let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+            bail!("there is no profile {name:?}; there are {}, and all", known.join(", "));
+        }
+        Ok(found)
+    }
+}
+
+/// A table of costs by which everything that can be is staged.
+pub fn staged_costs() -> String {
+    let mut text = String::new();
+    for class in LinkClass::ALL {
+        // Writing to a String cannot fail.
+        let _always = writeln!(text, "{} direct_weight 1000000 to measure staging alone", class.name());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_has_costs_in_the_engines_table() {
+        for setting in SETTINGS {
+            assert!(LinkClass::named(setting.name).is_some(), "{}", setting.name);
+        }
+        assert_eq!(Setting::named("all").unwrap().len(), SETTINGS.len());
+        assert!(Setting::named("a9").is_err());
+    }
+
+    #[test]
+    fn the_table_that_stages_all_is_one_the_engine_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("costs");
+        std::fs::write(&path, staged_costs()).unwrap();
+        let table = mooncake::plan::CostTable::with_file(&path).unwrap();
+        assert!(table.costs(LinkClass::A3Hccs).direct_weight > 1000.0);
+    }
+}
