@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import mooncake.buffer_pool
 import pytest
 from blocks import HostBlock, pattern
 from conftest import LIMIT_S, clean_environment, run_python
@@ -323,21 +324,54 @@ class TestBufferPool:
         second = pool.acquire(100_000)
         assert second.ptr == first, "the one that came back"
         third = pool.acquire(100_000)
-        with pytest.raises(MemoryError):
-            pool.acquire(1)
-        with pytest.raises(TimeoutError):
-            pool.acquire(1, block=True, timeout=0.01)
-        with pytest.raises(RuntimeError, match="in use"):
+        for ask in ({}, {"block": True, "timeout": 0.01}):
+            with pytest.raises(RuntimeError, match="exhausted"):
+                pool.acquire(1, **ask)
+        with pytest.raises(RuntimeError, match="active leases"):
             pool.close()
         second.release()
         second.release()
-        third.release()
+        del third
+        gc.collect()
         pool.close()
         pool.close()
         with pytest.raises(RuntimeError, match="closed"):
             pool.acquire(1)
         with pytest.raises(RuntimeError, match="released"):
             second.buffer
+
+    def test_views_hold_the_buffer(self, join, master):  # noqa: F811
+        pool = mooncake.buffer_pool.BufferPool(join(master), 4096, min_size_class=4096, alignment=4096)
+        lease = pool.acquire(4)
+        part = lease.buffer[1:3]
+        part[:] = b"es"
+        with pytest.raises(RuntimeError, match="exported views"):
+            lease.release()
+        assert bytes(lease.buffer)[1:3] == b"es"
+        del part
+        lease.release()
+        pool.close()
+
+    def test_sizes_and_limits(self, join, master):  # noqa: F811
+        store = join(master)
+        pool = mooncake.BufferPool(store, MIB, max_size_class=128 << 10, alignment=4096)
+        for size in (0, 1, (128 << 10) + 1):
+            with pool.acquire(size) as lease:
+                assert lease.size == len(lease.buffer) == size
+        for size in (2 * MIB, 2**64 - 1):
+            with pytest.raises(RuntimeError, match="capacity"):
+                pool.acquire(size)
+        pool.close()
+        with pytest.raises(RuntimeError, match="alignment"):
+            BufferPool(store, MIB, alignment=12345)
+        one = BufferPool(store, min_size_class=4096, max_size_class=4096, max_regions=1, prewarm_size=1, prewarm_count=1)
+        held, got = one.acquire(1), []
+        waiting = threading.Thread(target=lambda: got.append(one.acquire(1)))
+        waiting.start()
+        held.release()
+        waiting.join(LIMIT_S)
+        got.pop().release()
+        one.close()
 
     def test_allocator(self):
         allocator = MooncakeHostMemAllocator()

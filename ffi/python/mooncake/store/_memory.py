@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 from .. import _lists, _memory
@@ -15,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Optional
+
+
+_LARGEST_BYTES = 1 << 47
 
 
 class MooncakeHostMemAllocator:
@@ -55,11 +59,13 @@ def bind_to_numa_node(node: int) -> None:
 
 
 class BufferLease:
-    """A buffer of a pool, until ``release`` or the end of a ``with`` block."""
+    """A buffer of a pool, until ``release``, the end of a ``with`` block, or the end of this object."""
 
-    def __init__(self, pool: "BufferPool", address: int, room: int, size: int) -> None:
+    def __init__(self, pool: BufferPool, address: int, room: int, size: int) -> None:
         self._pool: Optional[BufferPool] = pool
         self._room = room
+        # What views of the bytes refer to: alive as long as one of them is.
+        self._exporter: Optional[weakref.ref[Any]] = None
         self.ptr = address
         """Where it begins."""
         self.size = size
@@ -67,18 +73,24 @@ class BufferLease:
 
     @property
     def buffer(self) -> memoryview:
-        """Its bytes."""
+        """Its bytes. RuntimeError after ``release``."""
         if self._pool is None:
             raise RuntimeError("the buffer was released")
-        return memoryview((ctypes.c_ubyte * self.size).from_address(self.ptr)).cast("B")
+        exporter = None if self._exporter is None else self._exporter()
+        if exporter is None:
+            exporter = (ctypes.c_ubyte * self.size).from_address(self.ptr)
+            self._exporter = weakref.ref(exporter)
+        return memoryview(exporter).cast("B")
 
     def release(self) -> None:
-        """Gives it back to the pool; a second call does nothing."""
+        """Gives it back to the pool; a second call does nothing. RuntimeError while views of its bytes are alive."""
+        if self._exporter is not None and self._exporter() is not None:
+            raise RuntimeError("the buffer has exported views: let them go first")
         pool, self._pool = self._pool, None
         if pool is not None:
             pool._take_back(self.ptr, self._room)
 
-    def __enter__(self) -> "BufferLease":
+    def __enter__(self) -> BufferLease:
         return self
 
     def __exit__(
@@ -89,6 +101,11 @@ class BufferLease:
     ) -> None:
         self.release()
 
+    def __del__(self) -> None:
+        # With views alive the buffer stays theirs, and is lost to the pool.
+        if self._exporter is None or self._exporter() is None:
+            self.release()
+
 
 class BufferLeaseView:
     """Upstream's name for what ``BufferLease.buffer`` gives; that is a memoryview here."""
@@ -98,7 +115,10 @@ class BufferLeaseView:
 
 
 class BufferPool:
-    """Registered buffers that are used again. Sizes are rounded up to powers of two."""
+    """Registered buffers that are used again. Sizes are rounded up to powers of two.
+
+    As upstream's, what cannot be done is a RuntimeError that says why.
+    """
 
     def __init__(
         self,
@@ -114,7 +134,11 @@ class BufferPool:
         prewarm_count: int = 0,
     ) -> None:
         """``max_bytes`` 0 and ``max_regions`` None are no limit; ``default_timeout`` in seconds bounds a wait for a
-        buffer, None is 60 seconds. Memory begins at a page; a larger ``alignment`` is not kept."""
+        buffer, None is 60 seconds. Buffers above ``max_size_class`` are given, too, and not kept afterwards.
+        ``alignment`` is a power of two; memory begins at a page, and a larger one is not kept."""
+        wanted = _lists.integer(alignment, "alignment")
+        if wanted == 0 or wanted & (wanted - 1):
+            raise RuntimeError(f"alignment is {wanted}: a power of two is needed")
         self._store = store
         self._max_bytes = _lists.integer(max_bytes, "max_bytes")
         self._smallest = max(1, _lists.integer(min_size_class, "min_size_class"))
@@ -126,15 +150,17 @@ class BufferPool:
         self._free: dict[int, list[int]] = {}
         self._regions: dict[int, int] = {}
         self._closed = False
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         if prewarm_size is not None and prewarm_count:
             self.prewarm(prewarm_size, prewarm_count)
 
     def acquire(self, size: int, block: Optional[bool] = None, timeout: Optional[float] = None) -> BufferLease:
-        """A buffer of at least ``size`` bytes. MemoryError when the pool is used up and may not wait, TimeoutError
-        when it waited too long, RuntimeError after ``close``."""
+        """A buffer of at least ``size`` bytes. RuntimeError when the pool is exhausted and may not wait, or waited too
+        long, when it can never have so many bytes, and after ``close``."""
         asked = _lists.integer(size, "size")
-        room = self._class(asked)
+        room = max(self._smallest, 1 << max(0, asked - 1).bit_length())
+        if room > _LARGEST_BYTES or (self._max_bytes and room > self._max_bytes):
+            raise RuntimeError(f"{asked} bytes are above the pool's capacity")
         may_wait = self._block if block is None else bool(block)
         end = time.monotonic() + (self._timeout if timeout is None else float(timeout))
         with self._changed:
@@ -142,10 +168,9 @@ class BufferPool:
                 address = self._find(room)
                 if address is not None:
                     return BufferLease(self, address, room, asked)
-                if not may_wait:
-                    raise MemoryError(f"the pool has no {room} bytes left")
-                if not self._changed.wait(max(0.0, end - time.monotonic())):
-                    raise TimeoutError(f"no buffer of {room} bytes came back in time")
+                left = end - time.monotonic()
+                if not may_wait or left <= 0 or not self._changed.wait(left):
+                    raise RuntimeError(f"the pool is exhausted: it has no {room} bytes left")
 
     def buffer(self, size: int, block: Optional[bool] = None, timeout: Optional[float] = None) -> BufferLease:
         """As ``acquire``, for ``with``."""
@@ -164,19 +189,12 @@ class BufferPool:
                 return
             out = len(self._regions) - sum(map(len, self._free.values()))
             if out:
-                raise RuntimeError(f"{out} buffers of the pool are still in use")
+                raise RuntimeError(f"the pool has {out} active leases")
             self._closed = True
-            for address in self._regions:
-                self._store.unregister_buffer(address)
-                self._pages.free(address)
-            self._regions.clear()
+            for address in list(self._regions):
+                self._drop(address)
             self._free.clear()
-
-    def _class(self, size: int) -> int:
-        room = max(self._smallest, 1 << max(0, size - 1).bit_length())
-        if self._largest is not None and room > self._largest:
-            raise ValueError(f"{size} bytes are more than the pool's largest buffer, {self._largest}")
-        return room
+            self._changed.notify_all()
 
     def _find(self, room: int) -> Optional[int]:
         """A free buffer, or a new one; with the lock held."""
@@ -199,7 +217,15 @@ class BufferPool:
         self._regions[address] = room
         return address
 
+    def _drop(self, address: int) -> None:
+        self._store.unregister_buffer(address)
+        del self._regions[address]
+        self._pages.free(address)
+
     def _take_back(self, address: int, room: int) -> None:
         with self._changed:
-            self._free.setdefault(room, []).append(address)
-            self._changed.notify()
+            if self._largest is not None and room > self._largest:
+                self._drop(address)
+            else:
+                self._free.setdefault(room, []).append(address)
+            self._changed.notify_all()
