@@ -19,7 +19,9 @@ MODELS = RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)" \
 
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help build demo demo-pool test models chaos growth lint record
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+.PHONY: help build demo demo-pool test models chaos growth fuzz miri tsan lint record
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -60,6 +62,37 @@ chaos: build ## four processes, random transfers, scripted faults, for CHAOS_SEC
 
 growth: build ## shows that the engine's cost is linear in buffers, peers and requests; fails when it is not
 	"$(RELEASE_DIR)/engine_growth"
+
+# Not part of `make test`, which replays the seeds (tests/fuzz_seeds.rs). On a stable compiler RUSTC_BOOTSTRAP lets
+# cargo-fuzz pass the sanitizer's flags.
+fuzz: ## each decoder for FUZZ_SECONDS (60) under a coverage-guided fuzzer with AddressSanitizer; needs cargo-fuzz
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
+	@unset CARGO_TARGET_DIR; export RUSTC_BOOTSTRAP=1; $(CARGO) fuzz build --fuzz-dir fuzz; \
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; echo "== $$target"; \
+		$(CARGO) fuzz run --fuzz-dir fuzz $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$${FUZZ_SECONDS:-60} -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 2>&1 \
+			| grep -E '^(stat::|SUMMARY|ERROR|==[0-9]+==|thread|artifact|Done)' || exit 1; \
+		test -z "$$(ls fuzz/artifacts/$$target 2>/dev/null)"; \
+	done
+
+# What Miri can run: the parts of the core that touch no socket, no file and no other process.
+MIRI_PARTS := batch:: registry:: peer:: plan:: memory:: notify deadline engine::drain engine::guests \
+	engine::withdrawn engine::borrowed engine::closing engine::bounce control::frame control::message \
+	handshake::frame transport::tcp::wire report
+MIRI_SKIPPED := --skip memory::process --skip memory::mapping --skip memory::sealed --skip memory::io \
+	--skip handles_are_never_valid_twice
+
+miri: ## the core's own structures under Miri; needs a nightly toolchain with the component miri
+	MIRIFLAGS="-Zmiri-disable-isolation" PROPTEST_CASES=4 $(CARGO) +nightly miri test -p mooncake --lib \
+		--target-dir "$(TARGET_DIR)/miri" $(JOBS_FLAG) -- $(MIRI_PARTS) $(MIRI_SKIPPED)
+
+# The standard library is instrumented as well, or its own synchronisation would look like races.
+TSAN_TESTS ?= --lib --test control_connection --test host_engines --test tcp_client --test local_transport
+tsan: ## engines, transports and the control connection under ThreadSanitizer; needs nightly with rust-src
+	RUSTFLAGS="-Zsanitizer=thread" TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/tsan.supp" \
+		$(CARGO) +nightly test -Zbuild-std --target $(shell rustc -vV | sed -n 's/^host: //p') -p mooncake \
+		--target-dir "$(TARGET_DIR)/tsan" $(JOBS_FLAG) $(TSAN_TESTS) -- --test-threads=2
 
 models: ## the model checks of what several threads share: every interleaving, by loom
 	$(MODELS)
