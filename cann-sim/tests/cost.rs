@@ -29,6 +29,22 @@ cases! { "cost.c":
     null_charges_nothing,
 }
 
+cases! { "communicator.c":
+    /// Facts 2.4, point 5: the rules are the same with a profile.
+    an_error_leaves_the_descriptors_before_it ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "20"),
+    /// Facts 7.1, peer death on HCCS, with a profile.
+    a_dead_peer_fails_hccs_tasks ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "20"),
+}
+
+cases! { "runtime.c":
+    /// Facts 1.6 and 7.1: streams and aborts, with a profile.
+    abort_drops_the_queue_and_tells_waiters ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "20"),
+    /// The same: order.
+    streams_are_fifo_and_asynchronous ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "20"),
+    /// The same: events.
+    events ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "20"),
+}
+
 /// Facts 7.1, cost model: what was reserved can be asked for while somebody has the board.
 #[test]
 fn reservations_are_told() {

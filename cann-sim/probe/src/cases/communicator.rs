@@ -188,6 +188,10 @@ fn alignment_on_hccs(probe: &mut Probe) -> Answer {
     probe.hccl("memory of small pages", 15, prepare_with(probe, small, 1 << 16)?);
     probe.hccl("a range longer than the allocation", 15, prepare_with(probe, large, 16 * SIZE)?);
     probe.hccl("aligned memory", 0, prepare_with(probe, large, SIZE)?);
+    // Inferred: memory is shared by whole pages, so what is left of the last one may be registered.
+    let odd = probe.device_memory(SIZE - HUGE_PAGE / 2)?;
+    probe.hccl("an odd length, to the end of its last page", 0, prepare_with(probe, odd, SIZE)?);
+    probe.hccl("and past it", 15, prepare_with(probe, odd, SIZE + 4096)?);
     Ok(())
 }
 
