@@ -107,6 +107,17 @@ RECORD_FILE := bench/record/$(shell date -u +%F)-$(or $(RECORD_CPU),$(shell unam
 record: build ## measures the engine's overhead per request and appends the record of this machine
 	"$(RELEASE_DIR)/engine_overhead" --commit "$$(git rev-parse --short HEAD)" --record "$(RECORD_FILE)"
 
+# Upstream's and NIXL's wheels come from the package index the first time; what cannot be had is named in the record.
+HOST_PEERS := $(or $(MOONCAKE_TRANSFER_PEERS),$(TARGET_DIR)/peers)
+HOST_RECORD := bench/record/$(shell date -u +%F)-$(or $(RECORD_CPU),$(shell uname -m))-host-cells
+
+record-host: ## measures host memory between processes beside upstream, NIXL and the machine's limits (six minutes), writes and draws the record
+	$(CARGO) build --release -p mooncake-transfer-bench --bin host_cells $(JOBS_FLAG)
+	bash tests/interop/make_peers.sh "$(HOST_PEERS)" 0.3.13.post1 || echo "without upstream"
+	bash bench/make_nixl.sh "$(HOST_PEERS)" || echo "without NIXL"
+	"$(RELEASE_DIR)/host_cells" --peers "$(HOST_PEERS)" --commit "$$(git rev-parse --short HEAD)" --record "$(HOST_RECORD).csv"
+	python3 bench/plot_host_cells.py "$(HOST_RECORD).csv" "$(HOST_RECORD).svg"
+
 include ffi/install.mk
 include ffi/wheel.mk
 include master/record.mk

@@ -66,6 +66,7 @@
 //! | `mct-ascend` | one per engine that uses NPUs | ends jobs whose deadline passes before their channel is there |
 //! | `mct-staged` | up to four per peer that is staged to, bounded | gathers, waits for wire and agent, scatters |
 //! | `mct-agent-N` | up to four per device, once a peer stages | copies between lent slots and memory for peers |
+//! | `mct-refresh` | one per engine that is told to refresh | asks for all peers' descriptors again |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
 //! | `mct-heartbeat` | one per store | tells the master that this client lives, and mounts its segments again |

@@ -117,6 +117,12 @@ pub struct Config {
     pub cluster_id: Option<String>,
     /// `MC_TCP_BIND_ADDRESS`.
     pub advertised_host: Option<String>,
+    /// `MC_LEGACY_RPC_PORT_BINDING`.
+    pub legacy_rpc_port: bool,
+    /// `MC_DISABLE_METACACHE`.
+    pub no_metadata_cache: bool,
+    /// `MC_TE_METADATA_REFRESH_INTERVAL_SECONDS`, when not 0.
+    pub metadata_refresh_interval: Option<Duration>,
     /// `MOONCAKE_TRANSFER_STAGED_SLOT_BYTES`.
     pub staged_slot_bytes: u64,
     /// `MOONCAKE_TRANSFER_STAGED_SLOTS`.
@@ -213,6 +219,10 @@ impl Config {
             require_npu: r.switch(&table::REQUIRE_NPU),
             cluster_id: r.text(&table::CLUSTER_ID),
             advertised_host: r.text(&table::ADVERTISED_HOST),
+            legacy_rpc_port: r.switch(&table::LEGACY_RPC_PORT),
+            no_metadata_cache: r.switch(&table::NO_METADATA_CACHE),
+            metadata_refresh_interval: Some(Duration::from_secs(r.number(&table::METADATA_REFRESH)))
+                .filter(|interval| !interval.is_zero()),
             staged_slot_bytes: r.number(&table::STAGED_SLOT_BYTES),
             staged_slots: r.number_as(&table::STAGED_SLOTS),
             same_host: !is_off(r, &table::SAME_HOST),

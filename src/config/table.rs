@@ -122,6 +122,13 @@ variables! {
     /// With a metadata service: the address at which peers reach this host. Empty takes the one by which this
     /// host reaches the service.
     ADVERTISED_HOST = "MC_TCP_BIND_ADDRESS": Kind::Text("");
+    /// With a metadata service: host and handshake port are those of the engine's name, where it has them, instead of
+    /// an address of this host and a port of the range.
+    LEGACY_RPC_PORT = "MC_LEGACY_RPC_PORT_BINDING": Kind::Presence;
+    /// Asks for a peer's descriptor at every opening and for every transfer, instead of keeping it.
+    NO_METADATA_CACHE = "MC_DISABLE_METACACHE": Kind::Presence;
+    /// How often the descriptors of all open segments are asked for again; 0 leaves that to need.
+    METADATA_REFRESH = "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS": number(0, 0, 86_400, "s");
     /// Length of the slots that transfers are staged through; the same at both ends.
     STAGED_SLOT_BYTES = "MOONCAKE_TRANSFER_STAGED_SLOT_BYTES": number(4 << 20, 64 << 10, 1 << 30, "bytes");
     /// Slots for transfers of this engine on each NPU that stages, and as many for its peers; 0 turns staging off.
@@ -149,9 +156,6 @@ pub const SILENT: &[(&str, &[&str])] = &[
     (
         "upstream's TCP transport and metadata service, in parts that do not apply here",
         &[
-            "MC_LEGACY_RPC_PORT_BINDING",
-            "MC_DISABLE_METACACHE",
-            "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS",
             "MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER",
             "MC_TCP_ADMISSION_TIMEOUT_MS",
             "MC_TCP_SLICE_SIZE",

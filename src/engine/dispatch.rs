@@ -65,6 +65,8 @@ impl Shared {
         let peer = self.peer(&group.segment);
         let mut changed = false;
         let group = match peer.ready() {
+            // Whatever is known has to be asked for again, on the peer's thread.
+            Some(link) if link.is_usable() && self.config.no_metadata_cache => group,
             Some(link) if link.is_usable() => match self.resolve(group, &link) {
                 Some(rest) => rest,
                 None => return,
@@ -105,7 +107,12 @@ impl Shared {
         {
             return group.fail(&error);
         }
-        let link = match self.link(peer, &group.segment, deadline) {
+        let known = peer.ready().is_some();
+        let link = match if known && self.config.no_metadata_cache {
+            self.refresh(peer, &group.segment, deadline)
+        } else {
+            self.link(peer, &group.segment, deadline)
+        } {
             Ok(link) => link,
             Err(error) => return group.fail(&error),
         };

@@ -39,9 +39,17 @@ pub(super) fn name(local_name: &str, endpoint: &Endpoint, rpc_port: u16, metadat
     }
 }
 
+/// The port that the handshake listener must have, if its name says so and may.
+pub(super) fn port(endpoint: &Endpoint, metadata: &dyn Metadata, config: &Config) -> Option<u16> {
+    endpoint.port.filter(|port| *port != 0 && config.legacy_rpc_port && !metadata.is_peer_to_peer())
+}
+
 /// The host at which peers reach our listeners.
 pub(super) fn host(endpoint: &Endpoint, metadata: &dyn Metadata, config: &Config) -> Result<String> {
     let Some(service) = metadata.address() else { return Ok(endpoint.host.clone()) };
+    if config.legacy_rpc_port && endpoint.port.is_some() {
+        return Ok(endpoint.host.clone());
+    }
     if let Some(host) = &config.advertised_host {
         return Ok(host.clone());
     }
@@ -103,5 +111,14 @@ mod tests {
         assert_eq!(host_of("decoder", &config).unwrap(), "127.0.0.1", "the way to the service");
         config.advertised_host = Some("10.9.9.9".into());
         assert_eq!(host_of("10.1.2.3:5", &config).unwrap(), "10.9.9.9");
+        let port_of =
+            |text: &str, config: &Config| port(&endpoint(text, &*service).unwrap(), &*service, config);
+        assert_eq!(port_of("decoder:7", &config), None);
+        config.legacy_rpc_port = true;
+        assert_eq!(port_of("decoder:7", &config), Some(7));
+        assert_eq!(host_of("decoder:7", &config).unwrap(), "decoder", "the name is the address");
+        assert_eq!(host_of("decoder", &config).unwrap(), "10.9.9.9", "it has no port");
+        let p2p = metadata::connect("P2PHANDSHAKE", &config).unwrap();
+        assert_eq!(port(&endpoint("10.0.0.1:5", &*p2p).unwrap(), &*p2p, &config), None);
     }
 }

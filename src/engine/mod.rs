@@ -21,6 +21,7 @@ mod npu;
 mod observed;
 mod passive;
 mod process;
+mod refresh;
 mod remote;
 mod segments;
 mod shutdown;
@@ -64,6 +65,7 @@ use closing::Closing;
 use guests::Guests;
 use npu::Npu;
 use observed::Observed;
+use refresh::Refresher;
 use remote::{Link, Remote};
 
 /// How long [`Engine::close`] waits for what is in flight before it takes it down.
@@ -143,6 +145,7 @@ pub(crate) struct Shared {
     guests: Guests,
     segments: SegmentTable,
     batches: BatchTable,
+    refresher: Mutex<Option<Refresher>>,
     notes: NoteQueue,
     peers: RwLock<HashMap<SegmentId, Arc<Peer<Link>>>>,
     /// Links to processes of ours, from before they are ready: withdrawals must reach them.
@@ -182,7 +185,10 @@ impl Engine {
         let metadata = metadata::connect(&metadata, &config)?;
         let endpoint = identity::endpoint(&local_name, &*metadata)?;
         let host = identity::host(&endpoint, &*metadata, &config)?;
-        let binding = Listener::bind(&config)?;
+        let binding = match identity::port(&endpoint, &*metadata, &config) {
+            Some(port) => Listener::bind_to(&config, port)?,
+            None => Listener::bind(&config)?,
+        };
         let rpc_port = binding.port();
         let name = identity::name(&local_name, &endpoint, rpc_port, &*metadata);
         let mut topology = Topology::default();
@@ -198,6 +204,7 @@ impl Engine {
             guests: Guests::default(),
             segments: SegmentTable::new(&name),
             batches: BatchTable::new(MAX_BATCHES),
+            refresher: Mutex::new(None),
             notes: NoteQueue::new(config.max_notes),
             peers: RwLock::default(),
             remotes: Mutex::default(),
@@ -236,6 +243,9 @@ impl Engine {
         let _ = shared.tcp.set(tcp);
         *shared.listener.lock() = Some(binding.serve(handler)?);
         process::enter(&shared);
+        if let Some(interval) = shared.config.metadata_refresh_interval {
+            *shared.refresher.lock() = Some(Refresher::start(Arc::downgrade(&shared), interval)?);
+        }
         let engine = Arc::new(Self { shared, rpc_port });
         let deadline = Deadline::after(engine.shared.config.handshake_connect_timeout);
         let shared = &engine.shared;

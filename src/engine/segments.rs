@@ -29,6 +29,7 @@ impl Engine {
         let deadline = shared.metadata_deadline();
         let id = match shared.segments.by_name(name) {
             Some(segment) => {
+                let use_cache = use_cache && !shared.config.no_metadata_cache;
                 if !use_cache && segment.id != LOCAL_SEGMENT {
                     shared.refresh_quietly(&segment, deadline);
                 }
@@ -68,13 +69,8 @@ impl Engine {
     /// # Errors
     /// [`Code::StaleHandle`] after close.
     pub fn sync_segments(&self) -> Result<()> {
-        let shared = &self.shared;
-        shared.check_usable()?;
-        for id in shared.segments.ids() {
-            if let Some(segment) = shared.segments.get(id).filter(|segment| segment.id != LOCAL_SEGMENT) {
-                shared.refresh_quietly(&segment, shared.metadata_deadline());
-            }
-        }
+        self.shared.check_usable()?;
+        self.shared.refresh_all();
         Ok(())
     }
 
@@ -138,6 +134,18 @@ impl Shared {
         handshake::send_notify(&peer, note, &self.config, deadline)?;
         self.observed.metrics.notes_sent.increment();
         Ok(())
+    }
+
+    /// Fetches all cached descriptors anew.
+    pub(super) fn refresh_all(&self) {
+        for id in self.segments.ids() {
+            if self.check_usable().is_err() {
+                return;
+            }
+            if let Some(segment) = self.segments.get(id).filter(|segment| segment.id != LOCAL_SEGMENT) {
+                self.refresh_quietly(&segment, self.metadata_deadline());
+            }
+        }
     }
 
     fn refresh_quietly(&self, segment: &Segment, deadline: Deadline) {

@@ -27,6 +27,7 @@ impl Shared {
         if self.closed.swap(true, Ordering::AcqRel) || self.pid != std::process::id() {
             return;
         }
+        drop(self.refresher.lock().take());
         process::leave(&self.incarnation);
         let deadline = Deadline::after(CLOSE_GRACE);
         // Notes of finished batches and refused submissions leave first; then nothing new can start.

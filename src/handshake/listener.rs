@@ -113,7 +113,19 @@ impl Listener {
     /// # Errors
     /// [`Code::Socket`] when none is free.
     pub fn bind(config: &Config) -> Result<Binding> {
-        let listener = listen_in_range(config.rpc_port_min, config.rpc_port_max, config.listen_backlog)?;
+        Self::bind_between(config, config.rpc_port_min, config.rpc_port_max)
+    }
+
+    /// Takes that port and no other.
+    ///
+    /// # Errors
+    /// [`Code::Socket`] when it is not free.
+    pub fn bind_to(config: &Config, port: u16) -> Result<Binding> {
+        Self::bind_between(config, port, port)
+    }
+
+    fn bind_between(config: &Config, min: u16, max: u16) -> Result<Binding> {
+        let listener = listen_in_range(min, max, config.listen_backlog)?;
         let port = listener
             .local_addr()
             .map_err(|error| {
