@@ -10,8 +10,8 @@ use crate::moment::Moment;
 const PAGE_BYTES: usize = 64 << 20;
 /// How often it is looked.
 const EVERY_MS: u64 = 500;
-/// How many looks after a removal free a page: longer than the allocator's delay.
-const LOOKS: u32 = 20;
+/// How many looks after a removal free a page: longer than the allocator's delay, also on a machine that is short of time.
+const LOOKS: u32 = 60;
 
 /// Watches objects being removed.
 #[derive(Debug, Default)]

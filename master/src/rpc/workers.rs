@@ -6,12 +6,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 /// Most calls at a time, for each thread, that are answered beside it; the others of its connections wait.
 const LONG_CALLS: usize = 2;
+/// How long a thread for them stays without work. Its end gives back the memory that its calls took meanwhile, which has
+/// to come before `memory::Returner` has stopped looking.
+const LONG_IDLE: Duration = Duration::from_secs(1);
 
 /// All threads; they end when this is dropped.
 #[derive(Debug)]
@@ -65,6 +69,7 @@ impl Worker {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(LONG_CALLS)
+            .thread_keep_alive(LONG_IDLE)
             .thread_name("mm-long")
             .build()?;
         let handle = runtime.handle().clone();
