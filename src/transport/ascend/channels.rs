@@ -726,7 +726,8 @@ impl Channels {
         self.slots.lock().values().filter(|slot| slot.key().peer == peer).cloned().collect()
     }
 
-    fn wake_watch(&self) {
+    /// Something waits that has to be looked at every now and then.
+    pub fn wake_watch(&self) {
         let mut watched = self.watched.lock();
         if !*watched {
             *watched = true;
@@ -780,6 +781,8 @@ impl Channels {
                 waits |= channel.load() > 0;
             }
         }
+        let relay = self.relay.get().and_then(Relay::upgrade);
+        waits |= relay.is_some_and(|relay| relay.look());
         waits
     }
 }

@@ -44,12 +44,19 @@ const RECLAIM_INTERVAL: Duration = Duration::from_millis(50);
 /// Who has a slot.
 enum Owner {
     Nobody,
-    Peer(u128),
+    /// The peer at the other end of this connection; over another one it is a stranger.
+    Peer(Arc<Connection>),
     /// A peer that is gone, and the number of the last worker whose channel may still reach the slot.
     Gone {
         peer: u128,
         worker: u64,
     },
+}
+
+impl Owner {
+    fn is(&self, from: &Arc<Connection>) -> bool {
+        matches!(self, Self::Peer(owner) if Arc::ptr_eq(owner, from))
+    }
 }
 
 struct Lent {
@@ -61,7 +68,7 @@ struct Lent {
 
 /// A peer that waits for a slot.
 struct Waiting {
-    peer: u128,
+    from: Arc<Connection>,
     until: Deadline,
     answer: Answer,
 }
@@ -69,7 +76,7 @@ struct Waiting {
 /// A copy to do.
 struct Task {
     order: SlotMove,
-    peer: u128,
+    from: Arc<Connection>,
     deadline: Deadline,
     stop: Arc<AtomicBool>,
     answer: Answer,
@@ -106,8 +113,7 @@ fn refused(code: Code, why: &str) -> Error {
 
 impl Agent {
     /// A peer wants a slot. Answered as soon as one is free, or when the wait is over.
-    pub fn open(&self, station: &Arc<Station>, from: &Connection, wait: Duration, answer: Answer) {
-        let peer = from.peer().incarnation.id;
+    pub fn open(&self, station: &Arc<Station>, from: &Arc<Connection>, wait: Duration, answer: Answer) {
         let mut state = self.state.lock();
         let error = if state.stopped {
             refused(Code::StaleHandle, "the engine is being closed")
@@ -115,7 +121,7 @@ impl Agent {
             refused(Code::Busy, "too many wait for a slot already")
         } else {
             let until = Deadline::after(wait.min(LONGEST_WAIT));
-            state.waiting.push_back(Waiting { peer, until, answer });
+            state.waiting.push_back(Waiting { from: Arc::clone(from), until, answer });
             self.want_thread(state, station);
             return;
         };
@@ -124,10 +130,9 @@ impl Agent {
     }
 
     /// A peer wants bytes moved between a slot of its and memory.
-    pub fn move_slot(&self, station: &Arc<Station>, from: &Connection, order: SlotMove, answer: Answer) {
-        let peer = from.peer().incarnation.id;
+    pub fn move_slot(&self, station: &Arc<Station>, from: &Arc<Connection>, order: SlotMove, answer: Answer) {
         let mut state = self.state.lock();
-        let checked = check(&mut state, peer, order.slot, order.sequence).and_then(|lent| {
+        let checked = check(&mut state, from, order.slot, order.sequence).and_then(|lent| {
             if lent.running.is_some() {
                 return Err(refused(Code::Busy, "the slot has a request already"));
             }
@@ -138,7 +143,8 @@ impl Agent {
         match checked {
             Ok(stop) => {
                 let deadline = Deadline::after(Duration::from_millis(order.timeout_ms));
-                state.tasks.push_back(Task { order, peer, deadline, stop, answer });
+                let from = Arc::clone(from);
+                state.tasks.push_back(Task { order, from, deadline, stop, answer });
                 self.want_thread(state, station);
             }
             Err(error) => {
@@ -152,9 +158,9 @@ impl Agent {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] when the slot is not the peer's.
-    pub fn stop_slot(&self, from: &Connection, which: SlotUse) -> Result<()> {
+    pub fn stop_slot(&self, from: &Arc<Connection>, which: SlotUse) -> Result<()> {
         let mut state = self.state.lock();
-        let lent = check(&mut state, from.peer().incarnation.id, which.slot, which.sequence)?;
+        let lent = check(&mut state, from, which.slot, which.sequence)?;
         if let Some(running) = &lent.running {
             running.store(true, Ordering::Release);
         }
@@ -165,9 +171,9 @@ impl Agent {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] when the slot is not the peer's, [`Code::Busy`] while a request of it runs.
-    pub fn release(&self, from: &Connection, which: SlotUse) -> Result<()> {
+    pub fn release(&self, from: &Arc<Connection>, which: SlotUse) -> Result<()> {
         let mut state = self.state.lock();
-        let lent = check(&mut state, from.peer().incarnation.id, which.slot, which.sequence)?;
+        let lent = check(&mut state, from, which.slot, which.sequence)?;
         if lent.running.is_some() {
             return Err(refused(Code::Busy, "the slot has a request"));
         }
@@ -180,14 +186,15 @@ impl Agent {
 
     /// A peer is gone. Its slots are held back while a worker up to number `worker` runs a channel with it.
     pub fn peer_lost(&self, peer: u128, worker: u64) {
+        let gone = |from: &Connection| from.peer().incarnation.id == peer && !from.is_alive();
         let mut state = self.state.lock();
         // Their answers have nobody to go to.
         let waiting = std::mem::take(&mut state.waiting);
-        let (gone, waiting): (VecDeque<_>, VecDeque<_>) =
-            waiting.into_iter().partition(|waiting| waiting.peer == peer);
+        let (lost, waiting): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|waiting| gone(&waiting.from));
         state.waiting = waiting;
         for lent in &mut state.lent {
-            if matches!(lent.owner, Owner::Peer(owner) if owner == peer) {
+            if matches!(&lent.owner, Owner::Peer(owner) if gone(owner)) {
                 lent.owner = Owner::Gone { peer, worker };
                 if let Some(running) = &lent.running {
                     running.store(true, Ordering::Release);
@@ -195,7 +202,7 @@ impl Agent {
             }
         }
         drop(state);
-        drop(gone);
+        drop(lost);
         self.changed.notify_all();
     }
 
@@ -324,6 +331,10 @@ impl Agent {
                 }
                 found
             };
+            if found.is_some() {
+                // Somebody else looks after those who wait meanwhile.
+                self.changed.notify_one();
+            }
             for (answer, outcome) in answers {
                 answer.give(outcome);
             }
@@ -353,7 +364,7 @@ impl Agent {
                 Ok(()) => Ok(Message::SlotMoved { sequence: lent.sequence, wanted }),
                 Err(error) => {
                     // A peer that was refused has lost the slot as well, so that both know whose it is.
-                    if matches!(lent.owner, Owner::Peer(owner) if owner == task.peer) {
+                    if lent.owner.is(&task.from) {
                         lent.owner = Owner::Nobody;
                     }
                     Err(error)
@@ -366,11 +377,11 @@ impl Agent {
 }
 
 /// The slot, if it is the peer's under that number.
-fn check(state: &mut State, peer: u128, slot: u32, sequence: u64) -> Result<&mut Lent> {
+fn check<'a>(state: &'a mut State, from: &Arc<Connection>, slot: u32, sequence: u64) -> Result<&'a mut Lent> {
     usize::try_from(slot)
         .ok()
         .and_then(|slot| state.lent.get_mut(slot))
-        .filter(|lent| matches!(lent.owner, Owner::Peer(owner) if owner == peer) && lent.sequence == sequence)
+        .filter(|lent| lent.owner.is(from) && lent.sequence == sequence)
         .ok_or_else(|| {
             refused(Code::InvalidArgument, &format!("slot {slot} is not lent to this peer as use {sequence}"))
         })
@@ -398,14 +409,17 @@ impl State {
         let share = self.lent.len().div_ceil(2);
         let mut still = VecDeque::with_capacity(self.waiting.len());
         for one in std::mem::take(&mut self.waiting) {
-            let has =
-                self.lent.iter().filter(|lent| matches!(lent.owner, Owner::Peer(peer) if peer == one.peer));
+            // Nobody would say a second time that it is lost.
+            if !one.from.is_alive() {
+                continue;
+            }
+            let has = self.lent.iter().filter(|lent| lent.owner.is(&one.from));
             let may = has.count() < share;
             let free =
                 self.lent.iter_mut().zip(0_u32..).find(|(lent, _)| matches!(lent.owner, Owner::Nobody));
             match free.filter(|_| may) {
                 Some((lent, slot)) => {
-                    lent.owner = Owner::Peer(one.peer);
+                    lent.owner = Owner::Peer(Arc::clone(&one.from));
                     let grant = SlotGrant {
                         device: ring.device().id(),
                         slot,

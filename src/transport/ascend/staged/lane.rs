@@ -54,6 +54,7 @@ pub fn run(route: &Arc<Route>, staged: &Arc<Staged>) {
         asked: None,
         wanted: false,
     };
+    let mut counted = Counted { route, in_order: false };
     while let Some(piece) = route.next() {
         let mut next = Some(piece);
         while let Some(piece) = next {
@@ -61,12 +62,26 @@ pub fn run(route: &Arc<Route>, staged: &Arc<Staged>) {
             if lane.wanted {
                 lane.release();
             }
-            route.look();
+            let _ = route.look();
             next = route.next_before(Deadline::after(KEEP));
         }
         lane.give_back();
     }
-    lane.give_back();
+    counted.in_order = true;
+}
+
+/// Tells the route of the lane's end when the lane itself could not.
+struct Counted<'a> {
+    route: &'a Route,
+    in_order: bool,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if !self.in_order {
+            self.route.lane_ended();
+        }
+    }
 }
 
 /// A piece as the copier sees it.
@@ -83,7 +98,7 @@ impl Watch for PieceWatch<'_> {
 
     fn stuck(&self) {
         self.request.report_if_stuck(self.grace);
-        self.route.look();
+        let _ = self.route.look();
     }
 }
 
@@ -158,7 +173,7 @@ impl Lane<'_> {
                 Err(error) if error.code() == Code::Busy => std::thread::sleep(GRANT_PAUSE),
                 Err(error) => return Err(no_agent(error)),
             }
-            self.route.look();
+            let _ = self.route.look();
             if self.grant.is_none()
                 && let Some(error) = watch.stop()
             {
@@ -209,7 +224,7 @@ impl Lane<'_> {
                 batch.stop(if error.code() == Code::Timeout { Stop::Timeout } else { Stop::Cancelled });
                 watch.stuck();
             }
-            self.route.look();
+            let _ = self.route.look();
         }
     }
 
@@ -240,7 +255,7 @@ impl Lane<'_> {
                 Some(_) => return Err(nonsense()),
                 None => {}
             }
-            self.route.look();
+            let _ = self.route.look();
             if watch.stop().is_some() {
                 if !told {
                     connection.send(Message::StopSlot(usage(grant)))?;
@@ -269,7 +284,7 @@ impl Lane<'_> {
                 Ok(Some(answer)) => self.grant = granted(answer).ok(),
                 Ok(None) => {
                     self.asked = Some(pending);
-                    self.route.look();
+                    let _ = self.route.look();
                     // More may have come meanwhile, and the slot will be wanted.
                     if let Some(piece) = self.route.next_before(Deadline::after(Duration::ZERO)) {
                         self.finish(piece);
@@ -304,7 +319,7 @@ fn own_slot(ring: &Arc<Ring>, watch: &PieceWatch<'_>) -> Result<OwnSlot> {
         if let Some(slot) = ring.take(Route::slice()) {
             return Ok(slot);
         }
-        watch.route.look();
+        let _ = watch.route.look();
         if let Some(error) = watch.stop() {
             return Err(error);
         }

@@ -196,7 +196,9 @@ impl Staged {
             Arc::clone(route)
         };
         self.requests.fetch_add(1, Ordering::Relaxed);
-        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, fill_bytes))
+        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, fill_bytes))?;
+        self.channels.wake_watch();
+        Ok(())
     }
 
     /// Serves a message about slots; gives back one that is not.
@@ -254,6 +256,13 @@ impl Staged {
         }
     }
 
+    /// Fails requests that wait and must stop; whether any wait.
+    #[must_use]
+    pub fn look(&self) -> bool {
+        let routes: Vec<Arc<Route>> = self.routes.lock().values().cloned().collect();
+        routes.iter().filter(|route| route.look()).count() > 0
+    }
+
     fn agent_of(&self, device: i32, serve: impl FnOnce(&Station) -> Result<()>) -> Result<Message> {
         let station = self.stations.lock().get(&device).cloned().ok_or_else(|| no_station(device))?;
         serve(&station).map(|()| Message::Done)
@@ -282,7 +291,11 @@ impl Staged {
     pub fn peer_lost(&self, peer: &Incarnation, worker: u64, why: &Error) {
         let lost: Vec<Arc<Route>> = {
             let mut routes = self.routes.lock();
-            let keys: Vec<RouteKey> = routes.keys().filter(|key| key.peer == peer.id).copied().collect();
+            let keys: Vec<RouteKey> = routes
+                .iter()
+                .filter(|(key, route)| key.peer == peer.id && !route.connection().is_alive())
+                .map(|(key, _)| *key)
+                .collect();
             keys.iter().filter_map(|key| routes.remove(key)).collect()
         };
         for route in lost {

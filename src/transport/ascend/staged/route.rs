@@ -106,6 +106,12 @@ impl Route {
         Ok(())
     }
 
+    /// A lane has ended, in whichever way.
+    pub fn lane_ended(&self) {
+        let mut state = self.state.lock();
+        state.lanes = state.lanes.saturating_sub(1);
+    }
+
     /// The next piece. `None` when there was none for long, or when the route is closed: the lane ends then.
     pub fn next(&self) -> Option<Piece> {
         let idle_until = Deadline::after(IDLE_LIMIT);
@@ -144,12 +150,15 @@ impl Route {
         }
     }
 
-    /// Fails requests that must stop and of which nothing runs; every now and then.
-    pub fn look(&self) {
+    /// Fails requests that must stop and of which nothing runs; every now and then. Whether any wait.
+    pub fn look(&self) -> bool {
         let works: Vec<Arc<Work>> = {
             let mut state = self.state.lock();
-            if state.queue.is_empty() || state.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
-                return;
+            if state.queue.is_empty() {
+                return false;
+            }
+            if state.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+                return true;
             }
             state.looked = Some(Instant::now());
             state.queue.iter().cloned().collect()
@@ -157,6 +166,7 @@ impl Route {
         for work in works {
             let _ = work.stop_if_overdue("no turn to be staged came");
         }
+        true
     }
 
     /// Takes nothing more; what has not begun fails with `why`, what runs ends by itself.
