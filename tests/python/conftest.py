@@ -32,6 +32,10 @@ def built() -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 
 
+# Where upstream's released packages are; see tests/interop/make_peers.sh.
+PEERS = Path(os.environ.get("MOONCAKE_TRANSFER_PEERS", built().parent / "peers"))
+
+
 def clean_environment(**variables: str) -> dict[str, str]:
     """The environment without settings of the caller's shell, with the package and these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
@@ -66,9 +70,9 @@ def run_python(code: str, environment: dict[str, str] | None = None, *arguments:
 class Peer:
     """A child process that runs lines of Python; see peer.py."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], python: str = sys.executable) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "peer.py")],
+            [python, str(HERE / "peer.py")],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -128,8 +132,8 @@ def peers():
     """Starts peers and ends them after the test."""
     started: list[Peer] = []
 
-    def start(environment: dict[str, str] | None = None) -> Peer:
-        started.append(Peer(environment or clean_environment()))
+    def start(environment: dict[str, str] | None = None, python: str = sys.executable) -> Peer:
+        started.append(Peer(environment or clean_environment(), python))
         return started[-1]
 
     yield start
