@@ -10,6 +10,8 @@ use mooncake::store::{ReplicateConfig, Store, StoreOptions};
 use super::{BUFFER_BYTES, Cell, Contender, Measured, Operation};
 use crate::host::processor_time_of;
 
+const PAGE_BYTES: u64 = 4096;
+
 /// A store at a master.
 ///
 /// # Errors
@@ -28,7 +30,9 @@ pub fn store(master: &str, lent_bytes: u64) -> Result<Arc<Store>> {
 pub struct Ours {
     store: Arc<Store>,
     set_up: Duration,
+    /// Memory for the values, and where in it their page begins.
     buffer: Vec<u8>,
+    offset: usize,
     config: ReplicateConfig,
     /// Owner and master.
     others: [u32; 2],
@@ -43,20 +47,24 @@ impl Ours {
         let begun = Instant::now();
         let store = store(master, 0)?;
         let set_up = begun.elapsed();
-        let mut buffer = vec![0; usize::try_from(BUFFER_BYTES)?];
+        let mut buffer = vec![0; usize::try_from(BUFFER_BYTES + PAGE_BYTES)?];
         for (page, bytes) in buffer.chunks_mut(4096).enumerate() {
             if let Some(first) = bytes.first_mut() {
                 *first = u8::try_from(1 + page % 251)?;
             }
         }
-        store.register_buffer(address_of(&buffer), BUFFER_BYTES)?;
-        Ok(Self { store, set_up, buffer, config: ReplicateConfig::default(), others })
+        // A page's start, as tensors and upstream's buffer have it.
+        let start = address_of(&buffer);
+        let offset = usize::try_from(start.next_multiple_of(PAGE_BYTES) - start)?;
+        store.register_buffer(start.next_multiple_of(PAGE_BYTES), BUFFER_BYTES)?;
+        Ok(Self { store, set_up, buffer, offset, config: ReplicateConfig::default(), others })
     }
 
     fn call(&self, cell: &Cell, keys: &[&[u8]], pieces: &[(u64, u64)]) -> Result<bool> {
         let good = match (cell.operation, keys) {
             (Operation::Put, [key, ..]) => {
-                let value = self.buffer.get(..usize::try_from(cell.size_bytes)?).unwrap_or_default();
+                let end = self.offset + usize::try_from(cell.size_bytes)?;
+                let value = self.buffer.get(self.offset..end).unwrap_or_default();
                 self.store.put(key, value, &self.config).is_ok()
             }
             (Operation::Get, [key, ..]) => self
@@ -91,7 +99,7 @@ impl Contender for Ours {
     }
 
     fn run(&mut self, cell: &Cell, name: &str, limit: Duration) -> Result<Measured> {
-        let base = address_of(&self.buffer);
+        let base = address_of(&self.buffer).next_multiple_of(PAGE_BYTES);
         let pieces: Vec<_> =
             (0..cell.batch).map(|index| (base + index * cell.size_bytes, cell.size_bytes)).collect();
         let count = cell.keys();
