@@ -47,6 +47,20 @@
 //! The passive side of a one-sided access sees nothing. What it must know travels on the control connection, one
 //! per pair of engines of ours: which communicator to make, and which memory is taken back.
 //!
+//! # The store
+//!
+//! A [`store::Store`] is a client of a master, which knows where objects are, on top of an engine, which moves them.
+//! It may lend memory of its own: a sealed memfd that the engine registers, and that peers of the host map.
+//!
+//! ```text
+//!   put:  BatchPutStart --> where each key may go --> one engine batch --> BatchPutEnd, or BatchPutRevoke of what failed
+//!   get:  BatchGetReplicaList --> where each key is, and a lease --> one engine batch --> lease still good?
+//! ```
+//!
+//! The calls go over a bounded pool of blocking connections ([`store`]'s `rpc`), in the layout of the release that the
+//! master speaks. The heartbeat has a thread and a connection of its own. While a long read runs, its leases are taken
+//! again; a read whose lease ran out is an error. A replica that cannot be read is followed by the next one.
+//!
 //! # Identity
 //!
 //! A peer is known by its segment name; the process behind it by its incarnation, a random number made with the

@@ -328,3 +328,19 @@ fn ipv6_works_like_ipv4() {
     same(&owner.get(b"k").unwrap(), &value, "owner");
     same(&reader.get(b"k").unwrap(), &value, "reader");
 }
+
+#[test]
+fn memory_that_is_to_be_had_at_once_has_to_be_there() {
+    let master = Master::start(&[]);
+    let mut all = options(&master.address, 64 * MIB);
+    all.config = store::config(&[("MOONCAKE_TRANSFER_STORE_PREFAULT", "1")]);
+    let store = Store::setup(all.clone()).unwrap();
+    store.put(b"k", b"value", &PLAIN()).unwrap();
+    assert_eq!(store.get(b"k").unwrap(), b"value");
+    all.global_segment_size_bytes = 1 << 45;
+    let failure = Store::setup(all).err().expect("no host has as much");
+    assert!(failure.to_string().contains("at once"), "{failure}");
+    // Without the wish it is a warning: nothing is taken before it is used.
+    let store = store::store(&master, 1 << 40);
+    store.put(b"k2", b"value", &PLAIN()).unwrap();
+}

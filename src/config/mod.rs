@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::memory::Nodes;
+
 pub use refused::{REFUSED, Refused, refused};
 pub use unread::{Unread, report_unread, unread};
 use variable::Reader;
@@ -137,6 +139,10 @@ pub struct Config {
     pub store_setup_timeout: Duration,
     /// `MC_STORE_USE_HUGEPAGE`.
     pub store_huge_pages: bool,
+    /// `MOONCAKE_TRANSFER_STORE_NUMA`.
+    pub store_nodes: Nodes,
+    /// `MOONCAKE_TRANSFER_STORE_PREFAULT` is 1.
+    pub store_prefault: bool,
     /// `MC_STORE_CLIENT_MIN_PORT`.
     pub store_port_min: u16,
     /// `MC_STORE_CLIENT_MAX_PORT`.
@@ -230,6 +236,8 @@ impl Config {
             rpc_connect_timeout: milliseconds(r, &table::RPC_CONNECT_TIMEOUT),
             store_setup_timeout: milliseconds(r, &table::STORE_SETUP_TIMEOUT),
             store_huge_pages: r.switch(&table::STORE_HUGE_PAGES),
+            store_nodes: store_nodes(r),
+            store_prefault: r.switch(&table::STORE_PREFAULT),
             store_port_min: r.number_as(&table::STORE_MIN_PORT),
             store_port_max: r.number_as(&table::STORE_MAX_PORT),
         };
@@ -302,6 +310,14 @@ fn traffic_class(reader: &mut Reader<'_>) -> Option<u32> {
     }
     reader.warn(name, &text, "no multiple of 4; the vendor's default holds");
     None
+}
+
+fn store_nodes(reader: &mut Reader<'_>) -> Nodes {
+    let Some((name, text)) = reader.raw(&table::STORE_NODES) else { return Nodes::default() };
+    text.parse().unwrap_or_else(|()| {
+        reader.warn(name, &text, "no memory node; a number, all and nothing are");
+        Nodes::default()
+    })
 }
 
 fn log_level(reader: &mut Reader<'_>) -> Option<LevelFilter> {

@@ -143,6 +143,11 @@ variables! {
     STORE_SETUP_TIMEOUT = "MOONCAKE_TRANSFER_STORE_SETUP_TIMEOUT_MS": number(10_000, 1, DAY_MS, "ms");
     /// Takes the largest pages there are for the memory that a store lends to the pool.
     STORE_HUGE_PAGES = "MC_STORE_USE_HUGEPAGE": Kind::Exactly("1");
+    /// Memory node on which the memory lies that a store lends to the pool: a number, or "all" for all in turn.
+    /// Empty is the node of the processor that touches it first.
+    STORE_NODES = "MOONCAKE_TRANSFER_STORE_NUMA": Kind::Text("");
+    /// Takes all of the memory that a store lends at once, instead of as the pool fills; fails where it is not there.
+    STORE_PREFAULT = "MOONCAKE_TRANSFER_STORE_PREFAULT": Kind::Exactly("1");
     /// Lowest port of a store whose host name has none.
     STORE_MIN_PORT = "MC_STORE_CLIENT_MIN_PORT": number(12_300, 1024, 65_535, "port");
     /// Highest port of a store whose host name has none.

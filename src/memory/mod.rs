@@ -8,12 +8,14 @@ pub mod copy;
 pub(crate) mod io;
 mod location;
 pub(crate) mod mapping;
+pub(crate) mod placement;
 pub(crate) mod process;
 mod range;
 pub(crate) mod sealed;
 pub mod shared;
 
 pub use location::{Location, MemoryKind};
+pub use placement::Nodes;
 pub use range::ByteRange;
 pub use sealed::SharedFile;
 pub use shared::{HugePages, Pages, SharedMemory, SharedRange};

@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn a_failure_says_number_name_and_reason() {
         let plain = Failure::from(ErrorCode::OBJECT_NOT_FOUND);
-        assert_eq!(plain.to_string(), "OBJECT_NOT_FOUND (-704): The object does not exist.");
+        let sentence = ErrorCode::OBJECT_NOT_FOUND.sentence();
+        assert_eq!(plain.to_string(), format!("OBJECT_NOT_FOUND (-704): {sentence}"));
         assert_eq!(plain.to_error().code(), Code::Metadata);
         let caused = Failure::refused("the key is empty");
         assert_eq!(caused.code(), ErrorCode::INVALID_PARAMS);

@@ -152,6 +152,9 @@ fn beat(
     connection: &mut Option<Connection>,
 ) -> std::result::Result<(), Failure> {
     let deadline = Deadline::after(ANSWER_LIMIT);
+    if connection.as_ref().is_some_and(|connection| !work.master.serves(connection)) {
+        *connection = None;
+    }
     let connection = match connection {
         Some(connection) => connection,
         None => {

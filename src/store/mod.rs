@@ -33,7 +33,6 @@ use parking_lot::{Condvar, Mutex};
 use crate::deadline::Deadline;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Code, Error, Stage};
-use crate::memory::HugePages;
 use crate::report::Reporter;
 
 pub use failure::{Failure, Outcome};
@@ -173,7 +172,6 @@ impl Store {
         let client = segments::new_id().map_err(invalid)?;
         let segments = Arc::new(Segments::default());
         let transfers = Arc::new(Transfers::new(Arc::clone(&engine)));
-        let huge = if config.store_huge_pages { HugePages::Try } else { HugePages::No };
         let undo = |segments: &Segments| {
             segments.release(&engine);
             if owns_engine {
@@ -181,9 +179,10 @@ impl Store {
             }
         };
         let made = install(&engine, &options)
-            .and_then(|()| segments.create(&engine, &owner, *global_segment_size_bytes, huge))
+            .and_then(|()| segments.create(&engine, &owner, *global_segment_size_bytes, config))
             .map_err(invalid)
-            .and_then(|made| mount(&master, client, made, deadline));
+            // Taking memory may have taken long.
+            .and_then(|made| mount(&master, client, made, Deadline::after(config.store_setup_timeout)));
         let work = Work {
             master: Arc::clone(&master),
             client,
@@ -222,7 +221,7 @@ impl Store {
             closed: AtomicBool::new(false),
             pid: std::process::id(),
         });
-        store.heartbeat.wait_for_answer(deadline)?;
+        store.heartbeat.wait_for_answer(Deadline::after(config.store_setup_timeout))?;
         report(&store, *global_segment_size_bytes, &options.master_server_address);
         Ok(store)
     }

@@ -7,10 +7,11 @@
 use mooncake_wire::model::{Segment, Uuid};
 use parking_lot::Mutex;
 
+use crate::config::Config;
 use crate::endpoint::random_bytes;
 use crate::engine::Engine;
-use crate::error::Result;
-use crate::memory::{HugePages, SharedMemory};
+use crate::error::{Code, Error, Result, Stage};
+use crate::memory::{HugePages, SharedMemory, available_bytes, placement};
 
 /// Most segments of one client.
 pub const MAX_SEGMENTS: usize = 64;
@@ -55,8 +56,12 @@ impl Segments {
         engine: &Engine,
         owner: &Owner,
         total_bytes: u64,
-        huge: HugePages,
+        config: &Config,
     ) -> Result<Vec<Segment>> {
+        let huge = if config.store_huge_pages { HugePages::Try } else { HugePages::No };
+        if config.store_prefault {
+            enough(total_bytes)?;
+        }
         let mut made = Vec::new();
         let mut left = total_bytes;
         while left > 0 {
@@ -64,6 +69,10 @@ impl Segments {
             left -= length_bytes;
             // Of huge pages it may be more than was asked for; the rest is not lent.
             let memory = SharedMemory::allocate(length_bytes, huge)?;
+            placement::place(memory.range(), config.store_nodes)?;
+            if config.store_prefault {
+                placement::populate(memory.range())?;
+            }
             // What it is, we know: no vendor library has to be asked.
             engine.register(memory.address(), length_bytes, "cpu:0")?;
             let wire = Segment {
@@ -92,13 +101,26 @@ impl Segments {
             match engine.unregister(lent.wire.base) {
                 Ok(()) => drop(lent.memory),
                 // Closed with the engine: its listeners are gone, so nobody reaches the memory any more.
-                Err(error) if error.code() == crate::error::Code::StaleHandle => drop(lent.memory),
+                Err(error) if error.code() == Code::StaleHandle => drop(lent.memory),
                 Err(error) => {
                     log::warn!("segment {} stays in memory: {error}", lent.wire.name);
                     std::mem::forget(lent.memory);
                 }
             }
         }
+    }
+}
+
+/// Memory that is to be had at once has to be there: the kernel would end some process otherwise.
+fn enough(total_bytes: u64) -> Result<()> {
+    match available_bytes() {
+        Some(available) if available < total_bytes => Err(Error::new(
+            Code::Memory,
+            Stage::Register,
+            format!("{total_bytes} bytes are to be taken at once, and the host has {available} free"),
+        )
+        .advice("lend less, or unset MOONCAKE_TRANSFER_STORE_PREFAULT")),
+        _ => Ok(()),
     }
 }
 

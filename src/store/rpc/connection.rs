@@ -64,6 +64,8 @@ impl CallError {
 /// A connection; see the module.
 pub(crate) struct Connection {
     stream: Arc<TcpStream>,
+    /// Which of the masters it goes to.
+    master: usize,
     profile: Profile,
     sequence: u32,
     output: Vec<u8>,
@@ -75,7 +77,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects, and finds out which release the master speaks.
-    pub(crate) fn open(address: SocketAddr, deadline: Deadline) -> Result<Self, CallError> {
+    pub(crate) fn open(address: SocketAddr, master: usize, deadline: Deadline) -> Result<Self, CallError> {
         let limit = deadline.remaining();
         if limit.is_zero() {
             return Err(CallError::Late(limit));
@@ -89,6 +91,7 @@ impl Connection {
         stream.set_write_timeout(Some(LOOK))?;
         let mut connection = Self {
             stream: Arc::new(stream),
+            master,
             profile: Profile::default(),
             sequence: 0,
             output: Vec::new(),
@@ -98,6 +101,11 @@ impl Connection {
         };
         connection.greet(deadline)?;
         Ok(connection)
+    }
+
+    /// Which of the masters it goes to.
+    pub(crate) fn master(&self) -> usize {
+        self.master
     }
 
     /// The socket, for whoever has to end a call from outside.

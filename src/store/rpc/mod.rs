@@ -1,7 +1,8 @@
 //! The masters, called: a bounded pool of connections, an address list, deadlines.
 //!
 //! A name is resolved again each time a connection is made, so that a master that has moved is found. Addresses are
-//! tried in turn, beginning with the one that answered last. A call that must not be carried out twice is sent once;
+//! tried in turn, beginning with the one that answered last; all of a client's calls, its heartbeat too, go to the same
+//! one, since each master has a pool of its own. A call that must not be carried out twice is sent once;
 //! the others are sent again on a new connection when the first one turns out to be dead.
 
 mod connection;
@@ -161,7 +162,7 @@ impl Master {
             let index = first.wrapping_add(step) % count;
             let Some(endpoint) = self.addresses.get(index) else { continue };
             let deadline = deadline.sooner(Deadline::after(self.limits.connect));
-            match open(endpoint, deadline) {
+            match open(endpoint, index, deadline) {
                 Ok(connection) => {
                     self.current.store(index, Ordering::Relaxed);
                     let mut pool = self.pool.lock();
@@ -178,6 +179,11 @@ impl Master {
             }
         }
         Err(last.unwrap_or_else(|| ErrorCode::RPC_FAIL.into()))
+    }
+
+    /// Whether a connection can be used for another call, and goes to the master that all calls go to.
+    pub(super) fn serves(&self, connection: &Connection) -> bool {
+        connection.master() == self.current.load(Ordering::Relaxed) && connection.is_usable()
     }
 
     /// Says why a call failed.
@@ -233,7 +239,7 @@ impl Master {
                 idle
             };
             match idle {
-                Some(connection) if connection.is_usable() => return Ok(connection),
+                Some(connection) if self.serves(&connection) => return Ok(connection),
                 Some(_) => {}
                 None => break,
             }
@@ -261,13 +267,13 @@ fn closed() -> Failure {
     )
 }
 
-fn open(endpoint: &Endpoint, deadline: Deadline) -> Outcome<Connection> {
+fn open(endpoint: &Endpoint, index: usize, deadline: Deadline) -> Outcome<Connection> {
     let name = endpoint.session();
     let resolved = endpoint.resolve_by(DEFAULT_PORT, deadline);
     let addresses = resolved.map_err(|error| Failure::new(ErrorCode::RPC_FAIL, error.peer(&name)))?;
     let mut last = None;
     for address in addresses {
-        match Connection::open(address, deadline) {
+        match Connection::open(address, index, deadline) {
             Ok(connection) => return Ok(connection),
             Err(error) => last = Some(error),
         }
