@@ -16,6 +16,7 @@ use mooncake::config::Config;
 use mooncake::control::{Message, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
 use mooncake::deadline::Deadline;
 use mooncake::error::Code;
+use mooncake::memory::{HugePages, MemoryKind, SharedMemory};
 use mooncake::plan::Direction;
 use mooncake_test_support::wait_until;
 
@@ -229,6 +230,44 @@ fn both_directions_of_both_sides_at_once_with_few_slots() {
     });
     assert!(load(1, far + 4 * MIB, 4 * MIB) == pattern(10, 4 * MIB));
     assert!(load(0, near + 4 * MIB, 4 * MIB) == pattern(11, 4 * MIB));
+}
+
+/// A pool longer than an old driver registers is served: only the rings are registered.
+#[test]
+fn a_pool_of_30_gb_where_the_driver_registers_20() {
+    let limit = [("CANN_SIM_HOST_REGISTRATION_LIMIT", "20G")];
+    if !inside("a_pool_of_30_gb_where_the_driver_registers_20", &limit) {
+        return;
+    }
+    let (a, b, _directory) = roce_pair(&Config::default());
+    let near = a.buffer(4 * MIB);
+    // Sparse: the kernel gives pages where something is written.
+    let pool = SharedMemory::allocate(30 << 30, HugePages::No).unwrap();
+    let range = pool.range();
+    // Such a pool cannot be registered with the driver.
+    assert!(b.ascend.register(range, MemoryKind::Host, 1).unwrap());
+    let ends = Ends { remote_host: true, ..Ends::default() };
+    let (outcome, error) = a.transfer_by(&b, Direction::Write, &[(near, range.start(), MIB)], ends);
+    assert!(!outcome.is_success(), "the posed driver has no limit");
+    let error = error.unwrap().to_string();
+    assert!(error.contains("takes no more host memory"), "it failed for another reason: {error}");
+    b.ascend.unregister(range, 1, soon()).unwrap();
+    b.ranges.add(range, MemoryKind::Host);
+    let bytes = pattern(12, 3 * MIB);
+    store(0, near, &bytes);
+    let places = [0, 15 << 30, (30 << 30) - MIB];
+    let blocks: Vec<_> =
+        (0..).zip(places).map(|(index, place)| (near + index * MIB, range.start() + place, MIB)).collect();
+    a.must_transfer_by(&b, Direction::Write, &blocks, HOST_FAR);
+    for (index, place) in (0..).zip(places) {
+        let mut seen = vec![0; MIB as usize];
+        pool.read(place, &mut seen).unwrap();
+        let from = (index * MIB) as usize;
+        assert!(seen == bytes[from..from + MIB as usize], "at {place}");
+    }
+    store(0, near, &vec![0; 3 * MIB as usize]);
+    a.must_transfer_by(&b, Direction::Read, &blocks, HOST_FAR);
+    assert!(load(0, near, 3 * MIB) == bytes);
 }
 
 #[test]

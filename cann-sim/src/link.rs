@@ -284,7 +284,14 @@ pub fn make_offer(kind: LinkKind, user_id: u32, regions: &[Arc<Region>]) -> Outc
         files: Vec::new(),
     };
     let mut files: HashMap<usize, u64> = HashMap::new();
+    let mut host_bytes = 0_usize;
     for region in regions {
+        if (kind, region.kind) == (LinkKind::Roce, RegionKind::Host) {
+            host_bytes = host_bytes.saturating_add(region.length);
+            if settings().host_registration_limit_bytes.is_some_and(|limit| host_bytes > limit) {
+                return Err(nic_refusal(region, "the driver takes no more host memory"));
+            }
+        }
         let medium = match (kind, region.kind) {
             // HCCS takes no host memory; the region is silently not offered.
             (LinkKind::Hccs, RegionKind::Host) => continue,

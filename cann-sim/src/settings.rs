@@ -87,6 +87,12 @@ pub const TABLE: &[Variable] = &[
                   asynchronous copies of it do not block and are not protected",
     },
     Variable {
+        name: "CANN_SIM_HOST_REGISTRATION_LIMIT",
+        default: "none",
+        meaning: "host memory in bytes that one communicator can register with the network card, with suffix K, M or \
+                  G; above it prepare answers 19, as old drivers do at 20G to 32G",
+    },
+    Variable {
         name: "CANN_SIM_INIT_EXCLUSIVE_MS",
         default: "0",
         meaning: "milliseconds an initialisation of a communicator takes, 0 to 60000; another process of the server \
@@ -172,6 +178,8 @@ pub struct Settings {
     pub namespace: String,
     /// Number of this server in its super pod.
     pub server_index: u32,
+    /// Host memory that one communicator can register with the network card.
+    pub host_registration_limit_bytes: Option<usize>,
     /// How long an initialisation of a communicator keeps other processes of the server out.
     pub init_exclusive_ms: u32,
     /// `HCCL_NPU_SOCKET_PORT_RANGE` is set: cards take a free port.
@@ -341,6 +349,14 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
         }
         None => 64 << 30,
     };
+    let host_registration_limit_bytes = text("CANN_SIM_HOST_REGISTRATION_LIMIT").and_then(|word| {
+        let limit = size(word);
+        if limit.is_none() {
+            complaints
+                .push(format!("CANN_SIM_HOST_REGISTRATION_LIMIT={word} is not a size; there is no limit"));
+        }
+        limit
+    });
     let release_text = text("CANN_SIM_RELEASE").unwrap_or("8.5");
     let release = release_number(release_text).unwrap_or_else(|| {
         complaints.push(format!("CANN_SIM_RELEASE={release_text} is not a release such as 8.5; using 8.5"));
@@ -371,6 +387,7 @@ pub fn read(variables: &BTreeMap<String, String>) -> (Settings, Vec<String>) {
         release,
         namespace: text("CANN_SIM_NAMESPACE").map_or_else(|| user.to_string(), str::to_owned),
         server_index,
+        host_registration_limit_bytes,
         init_exclusive_ms,
         card_chooses_port: text("HCCL_NPU_SOCKET_PORT_RANGE").is_some(),
         super_pod_id,
