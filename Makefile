@@ -120,4 +120,13 @@ record-host: ## measures host memory between processes beside upstream, NIXL and
 
 include ffi/install.mk
 include ffi/wheel.mk
+# The store beside upstream's released one; its wheels come from the package index the first time.
+STORE_RECORD := bench/record/$(shell date -u +%F)-$(or $(RECORD_CPU),$(shell uname -m))-store
+.PHONY: record-store
+record-store: ## measures put, get and exist beside upstream's store, interleaved (two to four minutes), writes and draws the record
+	$(CARGO) build --release -p mooncake-master -p mooncake-transfer-bench $(JOBS_FLAG)
+	bash tests/interop/make_peers.sh "$(HOST_PEERS)" 0.3.13.post1 || echo "without upstream"
+	"$(RELEASE_DIR)/store_cells" --rounds 7 --peers "$(HOST_PEERS)" --commit "$$(git rev-parse --short HEAD)" --record "$(STORE_RECORD).csv"
+	python3 bench/store_plot.py "$(STORE_RECORD).csv" "$(STORE_RECORD).svg"
+
 include master/record.mk

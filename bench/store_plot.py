@@ -42,7 +42,9 @@ def panel(rows, what, title, top):
         x = LEFT + step * (index + 0.5)
         yield f'<text x="{x}" y="{top + PANEL + 16}" text-anchor="middle">{SIZES.get(size, size)}</text>'
         if index == 0 or columns[index - 1][:2] != (operation, batch):
-            yield f'<text x="{x - step / 2}" y="{top + PANEL + 32}">{operation} x {batch}</text>'
+            # Names of neighbours do not run into each other.
+            below = 32 + 14 * (groups.index((operation, batch)) % 2)
+            yield f'<text x="{x - step / 2}" y="{top + PANEL + below}">{operation} x {batch}</text>'
         for row in rows:
             if (row["operation"], int(row["batch"]), int(row["value_bytes"])) == (operation, batch, size):
                 colour = COLOURS[row["contender"]]
@@ -52,7 +54,7 @@ def panel(rows, what, title, top):
 def main(record, plot):
     rows = read(record)
     total = len(PANELS) * (PANEL + GAP) + 60
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 20}" height="{total}" '
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 60}" height="{total}" '
            'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>']
     for index, (name, colour) in enumerate(COLOURS.items()):
         out.append(f'<circle cx="{LEFT + index * 90}" cy="14" r="4" fill="{colour}"/>'

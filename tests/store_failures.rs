@@ -150,7 +150,7 @@ fn a_frozen_owner_is_given_up_and_comes_back() {
 
 #[test]
 fn a_full_pool_evicts_first_and_refuses_only_what_cannot_be() {
-    let master = Master::start(&["--default_kv_lease_ttl=50"]);
+    let master = Master::start(&["--default_kv_lease_ttl=1000"]);
     let store = store::store(&master, 16 * MIB);
     // Four times what fits: each put succeeds, since older ones go.
     for index in 0..64_u64 {
@@ -197,7 +197,7 @@ fn a_key_that_was_seen_outlives_pressure_for_its_lease() {
 
 #[test]
 fn the_heartbeat_is_not_starved_by_data() {
-    let master = Master::start(&["--client_ttl=3", "--default_kv_lease_ttl=100"]);
+    let master = Master::start(&["--client_ttl=3"]);
     let store = store::store(&master, 512 * MIB);
     let value = pattern(1, 8 * MIB as usize);
     let end = Instant::now() + Duration::from_secs(7);
