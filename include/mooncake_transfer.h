@@ -456,6 +456,13 @@ int mooncake_transfer_store_setup(mooncake_store_t store, const struct mooncake_
 /** Leaves the pool; the handle stays and can be set up again. Of a store that is not set up: 0. */
 int mooncake_transfer_store_close(mooncake_store_t store);
 
+/**
+ * Waits until transfers are over that a call of this store had to give up after its deadline and could not make quiet
+ * (the last error was MOONCAKE_TRANSFER_STILL_RUNNING): *left is how many go on. While one does, the memory that was
+ * given to its call may still be read or written. With 0 as timeout_ms it only looks.
+ */
+int mooncake_transfer_store_drain(mooncake_store_t store, int64_t timeout_ms, size_t *left);
+
 /** Stores objects. A result is 0 or a negative code. replication may be NULL. */
 int mooncake_transfer_store_put(mooncake_store_t store, const char *keys, const uint64_t *key_lengths_bytes,
                                 size_t key_count, const uint64_t *buffer_counts, const uint64_t *addresses,

@@ -52,9 +52,14 @@ pub(crate) struct EngineEntry {
 impl EngineEntry {
     /// The wait that a caller's `timeout_ms` asks for.
     pub(crate) fn timeout(&self, timeout_ms: i64) -> Duration {
-        u64::try_from(timeout_ms)
-            .map_or(self.default_timeout, |timeout_ms| Duration::from_millis(timeout_ms).min(LONGEST_WAIT))
+        wait_of(timeout_ms, self.default_timeout)
     }
+}
+
+/// The wait that a caller's `timeout_ms` asks for, where a negative one stands for `default`.
+pub(crate) fn wait_of(timeout_ms: i64, default: Duration) -> Duration {
+    u64::try_from(timeout_ms)
+        .map_or(default, |timeout_ms| Duration::from_millis(timeout_ms).min(LONGEST_WAIT))
 }
 
 /// The engine behind a handle.

@@ -173,6 +173,7 @@ fn exports() -> BTreeMap<&'static str, String> {
         upstream::mooncake_store_unregister_buffer: fn(_, _),
         store::mooncake_transfer_store_setup: fn(_, _),
         store::mooncake_transfer_store_close: fn(_),
+        store::mooncake_transfer_store_drain: fn(_, _, _),
         store_code::mooncake_transfer_store_code_name: fn(_),
         store_code::mooncake_transfer_store_code_text: fn(_),
         objects::mooncake_transfer_store_put: fn(_, _, _, _, _, _, _, _, _, _),

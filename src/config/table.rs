@@ -192,6 +192,16 @@ pub const SILENT: &[(&str, &[&str])] = &[
             "MC_DISABLE_MMAP_ARENA",
             "MC_FILEREAD_WORKERS",
             "MC_STORE_*",
+            "MOONCAKE_OFFLOAD_*",
+            "MOONCAKE_SNAPSHOT_*",
+            "MOONCAKE_STORE_*",
+            "MOONCAKE_CLIENT_HTTP_PORT",
+            "MOONCAKE_ENABLE_CLIENT_HTTP_SERVER",
+        ],
+    ),
+    (
+        "read by the Python package where there is no mooncake.json (mooncake.mooncake_config)",
+        &[
             "MOONCAKE_MASTER",
             "MOONCAKE_PROTOCOL",
             "MOONCAKE_DEVICE",
@@ -200,11 +210,6 @@ pub const SILENT: &[(&str, &[&str])] = &[
             "MOONCAKE_LOCAL_HOSTNAME",
             "MOONCAKE_GLOBAL_SEGMENT_SIZE",
             "MOONCAKE_LOCAL_BUFFER_SIZE",
-            "MOONCAKE_OFFLOAD_*",
-            "MOONCAKE_SNAPSHOT_*",
-            "MOONCAKE_STORE_*",
-            "MOONCAKE_CLIENT_HTTP_PORT",
-            "MOONCAKE_ENABLE_CLIENT_HTTP_SERVER",
         ],
     ),
     (

@@ -65,6 +65,9 @@ static void arguments(void) {
     CHECK(strstr(last_error_text(), "not a handle") != NULL);
     CHECK_EQUAL(mooncake_transfer_store_close(fresh), 0);
     CHECK_EQUAL(mooncake_transfer_store_close(NULL), INVALID);
+    size_t left = 7;
+    CHECK_EQUAL(mooncake_transfer_store_drain(fresh, 0, &left), INVALID);
+    CHECK_EQUAL(left, 7);
 
     CHECK_EQUAL(mooncake_store_setup(fresh, NULL, "P2PHANDSHAKE", 0, 0, NULL, NULL, NULL), INVALID);
     CHECK(strstr(last_error_text(), "local_hostname") != NULL);
@@ -87,6 +90,9 @@ static void arguments(void) {
 
     /* Set up, and then with arguments that cannot be used. */
     CHECK_EQUAL(mooncake_store_health_check(fresh), 0);
+    CHECK_EQUAL(mooncake_transfer_store_drain(fresh, 0, NULL), INVALID);
+    CHECK_EQUAL(mooncake_transfer_store_drain(fresh, -1, &left), 0);
+    CHECK_EQUAL(left, 0);
     CHECK_EQUAL(mooncake_store_put(fresh, NULL, "value", 5, NULL), INVALID);
     CHECK_EQUAL(mooncake_store_put(fresh, "key", NULL, 5, NULL), INVALID);
     CHECK_EQUAL(mooncake_store_put(fresh, "key", "value", 5, NULL), INVALID);

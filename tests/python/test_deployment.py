@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import LIMIT_S, ROOT, clean_environment
+from conftest import LIMIT_S, ROOT, clean_environment, run_python
+from pool import masters  # noqa: F401
 
 DEMO = ROOT / "examples" / "deployment" / "demo.py"
 
@@ -31,3 +32,12 @@ def test_the_configuration_is_the_guides():
     config = json.loads((DEMO.parent / "mooncake.json").read_text())
     assert config["global_segment_size"] == 30000000000 and config["protocol"] == "ascend"
     assert config["master_server_address"].endswith(":50088")
+
+
+def test_the_pool_in_the_readme(masters):  # noqa: F811
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    code = next(block.split("```", 1)[0] for block in blocks if "mooncake.store" in block)
+    assert code.count("127.0.0.1:50088") == 1
+    outcome = run_python(code.replace("127.0.0.1:50088", masters().address))
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.startswith("b'value' 1 OBJECT_NOT_FOUND (-704): "), outcome.stdout + outcome.stderr

@@ -50,6 +50,7 @@ CALLS = {
     "batch_replica_clear": ((["k"],), []),
     "batch_get_session_start": ((["k"],), [INVALID]),
     "get_hostname": ((), ""),
+    "drain": ((), INVALID),
     "health_check": ((), 1),
     "close": ((), 0),
 }
@@ -92,7 +93,7 @@ class TestSharedEngine:
     def test_the_names_are_the_session(self, master):  # noqa: F811
         engine, store, session = self.pair(master)
         assert store.get_hostname() == session
-        assert store.put("named", b"value") == 0
+        assert store.put("named", b"value") == 0 and store.drain(0) == 0
         place = store.get_replica_desc("named")[0].get_memory_descriptor().buffer_descriptor
         assert place.transport_endpoint == session
         store.close()
@@ -309,6 +310,17 @@ def test_the_interpreter_lock_held_for_longer_than_a_clients_life(masters, join)
     libc.usleep(3_500_000)
     assert own.metric("master_active_clients") >= 1
     assert other.get("alive") == b"value"
+
+
+def test_the_log_does_not_drown(join, masters, caplog):  # noqa: F811
+    """A hundred failures of one kind are one line; each still has its record."""
+    store = join(masters(), segment=0)
+    for number in range(100):
+        assert store.put(f"nowhere/{number}", b"value") == StoreCode.NO_AVAILABLE_HANDLE
+        assert last_error().store_code == StoreCode.NO_AVAILABLE_HANDLE
+    lines = [record for record in caplog.records if "NO_AVAILABLE_HANDLE" in record.getMessage()]
+    assert len(lines) <= 20, "once in a while"
+    assert store.get("nowhere/1") == b"" and last_error().store_code == StoreCode.OBJECT_NOT_FOUND
 
 
 class TestBufferPool:

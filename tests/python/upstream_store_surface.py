@@ -186,6 +186,9 @@ ASCEND = {
     "batch_get_into_ascend": "keys, buffer_ptrs, sizes",
 }
 
+# Ours beyond upstream's.
+ADDED = {"drain"}
+
 REPLICATE_CONFIG = {
     "data_type",
     "dfs_replica_num",

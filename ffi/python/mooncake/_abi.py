@@ -535,6 +535,8 @@ def declare(library: CDLL) -> None:
     library.mooncake_transfer_store_setup.restype = c_int
     library.mooncake_transfer_store_close.argtypes = (c_void_p,)
     library.mooncake_transfer_store_close.restype = c_int
+    library.mooncake_transfer_store_drain.argtypes = (c_void_p, c_int64, POINTER(c_size_t))
+    library.mooncake_transfer_store_drain.restype = c_int
     library.mooncake_transfer_store_put.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64), POINTER(mooncake_transfer_store_replication), c_uint32, POINTER(c_int64))
     library.mooncake_transfer_store_put.restype = c_int
     library.mooncake_transfer_store_get.argtypes = (c_void_p, c_char_p, POINTER(c_uint64), c_size_t, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64), c_uint32, POINTER(c_int64))
@@ -623,6 +625,7 @@ FUNCTIONS = (
     "mooncake_transfer_store_code_text",
     "mooncake_transfer_store_setup",
     "mooncake_transfer_store_close",
+    "mooncake_transfer_store_drain",
     "mooncake_transfer_store_put",
     "mooncake_transfer_store_get",
     "mooncake_transfer_store_get_ranges",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 
 from . import _abi
 from ._abi import Code, Stage, StoreCode
@@ -171,6 +172,12 @@ def refuse_store(message: str, code: StoreCode = StoreCode.INVALID_PARAMS, advic
     return int(code)
 
 
+# A failure of the store with the same code is logged once in this time, with the number of those in between.
+_LOG_INTERVAL_S = 10.0
+# When each code was logged, and how often it came since; as many entries as there are codes.
+_logged: dict[int, tuple[float, int]] = {}
+
+
 def store_failed(library: ctypes.CDLL, code: int) -> None:
     """Keeps the failure that a call of the store has just returned, and logs it; a key that is not there is no event."""
     record = fetch(library)
@@ -180,7 +187,15 @@ def store_failed(library: ctypes.CDLL, code: int) -> None:
         record.store_code = StoreCode(code)
     except ValueError:
         pass
+    _last.record = record
     if code == StoreCode.OBJECT_NOT_FOUND:
-        _last.record = record
-    else:
-        keep(record, "mooncake.store")
+        return
+    now = time.monotonic()
+    at, between = _logged.get(code, (now - _LOG_INTERVAL_S, 0))
+    if now - at < _LOG_INTERVAL_S:
+        _logged[code] = (at, between + 1)
+        return
+    _logged[code] = (now, 0)
+    if between:
+        record.text += f" ({between} more with this code since the last such line)"
+    keep(record, "mooncake.store")

@@ -16,13 +16,14 @@ pub(crate) mod upstream;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mooncake::config::Config;
 use mooncake::error::{self, Error, Stage};
 use mooncake::store::{ErrorCode, Failure, Store, StoreOptions};
 
 use crate::abi::{self, Handle};
-use crate::boundary::{from_panic, invalid, text};
+use crate::boundary::{from_panic, invalid, output, text};
 use crate::engine::EngineOwner;
 use crate::handle::STORES;
 use crate::{engine, log_line};
@@ -112,6 +113,8 @@ struct State {
 /// A store that is set up, with the engine that it shares. The store ends before the engine does.
 struct Joined {
     store: Arc<Store>,
+    /// What a negative `timeout_ms` stands for.
+    default_timeout: Duration,
     _engine: Option<Arc<EngineOwner>>,
 }
 
@@ -123,6 +126,12 @@ impl StoreEntry {
     /// The store, while it is set up.
     fn store(&self) -> Option<Arc<Store>> {
         self.lock().joined.as_ref().map(|joined| Arc::clone(&joined.store))
+    }
+
+    /// The wait that a caller's `timeout_ms` asks for.
+    fn wait_of(&self, timeout_ms: i64) -> Duration {
+        let default = self.lock().joined.as_ref().map_or(Duration::ZERO, |joined| joined.default_timeout);
+        engine::wait_of(timeout_ms, default)
     }
 
     /// Leaves the pool; the turn that begins with it.
@@ -140,11 +149,12 @@ impl StoreEntry {
 
     fn join(&self, options: StoreOptions, shared: Option<Arc<EngineOwner>>) -> Answer<()> {
         let turn = self.leave();
+        let default_timeout = options.config.transfer_timeout;
         let store = Store::setup(options)?;
         let overtaken = {
             let mut state = self.lock();
             if state.turn == turn {
-                state.joined = Some(Joined { store: Arc::clone(&store), _engine: shared });
+                state.joined = Some(Joined { store: Arc::clone(&store), default_timeout, _engine: shared });
             }
             state.turn != turn
         };
@@ -245,6 +255,18 @@ store_export! {
     fn mooncake_transfer_store_close(store: Handle) -> c_int,
     failure code, {
         entry(store)?.leave();
+        Ok(0)
+    }
+}
+
+store_export! {
+    /// Waits for transfers that were given up.
+    fn mooncake_transfer_store_drain(store: Handle, timeout_ms: i64, left: *mut usize) -> c_int,
+    failure code, {
+        // SAFETY: the header asks for a place of the caller's.
+        let left = unsafe { output(left, "left", Stage::Drain) }?;
+        let wait = entry(store)?.wait_of(timeout_ms);
+        left.write(self::store(store)?.drain(wait));
         Ok(0)
     }
 }

@@ -134,6 +134,17 @@ class MooncakeDistributedStore(RangeMethods, TensorMethods, UnofferedMethods):
         handle = self._handle
         return 1 if handle is None else handle.library.mooncake_store_health_check(handle.value)
 
+    def drain(self, timeout_ms: int = _abi.MOONCAKE_TRANSFER_DEFAULT_TIMEOUT) -> int:
+        """How many transfers go on that a call had to give up after its deadline and could not make quiet
+        (``last_error().code`` was STILL_RUNNING), after a wait for them. While one does, the memory that its call was
+        given may still be touched. A negative code when the store is not set up. Not in upstream."""
+        handle = self._handle
+        if handle is None:
+            return self._not_set_up()
+        left = ctypes.c_size_t()
+        code = handle.library.mooncake_transfer_store_drain(handle.value, timeout_ms, ctypes.byref(left))
+        return left.value if code == 0 else self._code(code)
+
     def get_hostname(self) -> str:
         """The name of this client, ``host:port``; "" when it is not set up."""
         return self._name()
