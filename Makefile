@@ -21,7 +21,7 @@ export CARGO_TARGET_DIR := $(TARGET_DIR)
 
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
-.PHONY: help build demo demo-pool test models chaos growth fuzz miri tsan lint record
+.PHONY: help build demo demo-pool test models chaos growth fuzz miri tsan lint record record-host readme
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -106,6 +106,11 @@ RECORD_FILE := bench/record/$(shell date -u +%F)-$(or $(RECORD_CPU),$(shell unam
 
 record: build ## measures the engine's overhead per request and appends the record of this machine
 	"$(RELEASE_DIR)/engine_overhead" --commit "$$(git rev-parse --short HEAD)" --record "$(RECORD_FILE)"
+
+readme: build ## writes the README's table of environment variables anew
+	@"$(RELEASE_DIR)/mooncake" env --markdown > "$(TARGET_DIR)/environment.md"
+	@sed -i -e '/^<!-- made by `make readme`/,/^<!-- end of what `make readme`/{//!d}' \
+		-e '/^<!-- made by `make readme`/r $(TARGET_DIR)/environment.md' README.md
 
 # Upstream's and NIXL's wheels come from the package index the first time; what cannot be had is named in the record.
 HOST_PEERS := $(or $(MOONCAKE_TRANSFER_PEERS),$(TARGET_DIR)/peers)

@@ -42,6 +42,9 @@ enum Command {
         /// Lists also the variables that are accepted without an effect.
         #[arg(long)]
         all: bool,
+        /// Prints the section of the README.
+        #[arg(long, conflicts_with_all = ["json", "all"])]
+        markdown: bool,
     },
     /// Asks whether the engine of a name (host:port) answers.
     Probe {
@@ -93,7 +96,8 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Doctor { json, symbols } => doctor::run(json, symbols),
-        Command::Env { json, all } => variables::run(json, all),
+        Command::Env { markdown: true, .. } => variables::markdown(),
+        Command::Env { json, all, .. } => variables::run(json, all),
         Command::Probe { name } => peer::probe(&name),
         Command::MetadataServer { host, port, flags } => {
             let mut all: Vec<OsString> = vec![

@@ -63,6 +63,12 @@ pub(crate) fn run(json: bool, all: bool) -> ExitCode {
     if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Prints the table as the README has it.
+pub(crate) fn markdown() -> ExitCode {
+    result(mooncake::config::markdown().trim_end());
+    ExitCode::SUCCESS
+}
+
 fn row(variable: &Variable) -> Value {
     json!({
         "name": variable.name,

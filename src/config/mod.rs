@@ -3,6 +3,7 @@
 //! [`Config::from_env`] reads the variables of [`table`]; nothing else in the library looks at the
 //! environment. An unusable value is reported and its default holds: settings never make a process abort.
 
+mod markdown;
 pub mod refused;
 pub mod table;
 pub mod unread;
@@ -15,6 +16,7 @@ use log::LevelFilter;
 
 use crate::memory::Nodes;
 
+pub use markdown::markdown;
 pub use refused::{REFUSED, Refused, refused};
 pub use unread::{Unread, report_unread, unread};
 use variable::Reader;
