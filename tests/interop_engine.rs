@@ -16,7 +16,8 @@ mod interop;
 use std::time::Duration;
 
 use interop::{LONG, NEWEST, Upstream, address, engine, missing, pattern};
-use mooncake::engine::{Direction, Note, Request};
+use mooncake::config::Config;
+use mooncake::engine::{Direction, Engine, EngineOptions, Note, Request};
 use mooncake::error::Code;
 use mooncake_test_support::wait_until;
 use serde_json::json;
@@ -235,4 +236,52 @@ fn a_peer_that_ends_is_an_error_soon_and_its_successor_is_reached() {
         target.close();
         assert_ne!(new.ask(&json!(["write", target.name(), 0, address(&buffer), 4096])), 0);
     }
+}
+
+/// Where an engine of ours serves data.
+fn data_port(name: &str) -> u16 {
+    let metadata = mooncake::metadata::connect("P2PHANDSHAKE", &Config::default()).unwrap();
+    metadata.fetch(name, mooncake::deadline::Deadline::after(LONG)).unwrap().tcp_data_port
+}
+
+#[test]
+fn our_engine_started_again_on_its_ports_is_reached_by_theirs() {
+    // Upstream keeps the first descriptor of a name for ever, so that a successor has to have the data port, too.
+    let Some(mut peer) = Upstream::start(NEWEST, "127.0.0.1", &[]) else { return missing(NEWEST) };
+    let first = 20_500 + (std::process::id() % 900) as u16 * 3;
+    let start = || {
+        let config = Config { rpc_port_min: first, rpc_port_max: first + 2, ..Config::default() };
+        Engine::new(EngineOptions {
+            metadata: "P2PHANDSHAKE".into(),
+            local_name: "127.0.0.1".into(),
+            device: None,
+            auto_discover: false,
+            config,
+        })
+        .ok()
+    };
+    let old = start().expect("three free ports");
+    let (name, port) = (old.name().to_owned(), data_port(old.name()));
+    let before = vec![0_u8; 4096];
+    old.register(address(&before), 4096, "*").unwrap();
+    peer.ask(&json!(["fill", 1, 0, 4096]));
+    assert_eq!(peer.ask(&json!(["write", name, 0, address(&before), 4096])), 0);
+    assert!(std::hint::black_box(&before) == &pattern(1, 4096));
+    old.close();
+    drop(old);
+    let mut new = None;
+    assert!(wait_until(LONG, || {
+        new = start().filter(|engine| engine.name() == name && data_port(engine.name()) == port);
+        new.is_some()
+    }));
+    let new = new.unwrap();
+    let after = vec![0_u8; 4096];
+    new.register(address(&after), 4096, "*").unwrap();
+    peer.ask(&json!(["fill", 2, 0, 4096]));
+    // A connection that upstream has kept is found dead by its first use.
+    assert!(wait_until(LONG, || peer.ask(&json!(["write", name, 0, address(&after), 4096])) == 0));
+    assert!(std::hint::black_box(&after) == &pattern(2, 4096));
+    assert_ne!(peer.ask(&json!(["write", name, 0, address(&before), 4096])), 0, "what only the old one had");
+    assert!(std::hint::black_box(&before) == &pattern(1, 4096));
+    new.close();
 }

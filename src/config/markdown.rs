@@ -12,7 +12,9 @@ pub fn markdown() -> String {
     ];
     lines.extend(APPLIED.iter().map(row));
     lines.push(String::new());
-    lines.push("Taken without effect, so that an environment written for upstream raises no warning:".to_owned());
+    lines.push(
+        "Taken without effect, so that an environment written for upstream raises no warning:".to_owned(),
+    );
     lines.push(String::new());
     lines.extend(SILENT.iter().map(|(group, names)| {
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
@@ -23,10 +25,8 @@ pub fn markdown() -> String {
 }
 
 fn row(variable: &Variable) -> String {
-    let names: Vec<String> = std::iter::once(&variable.name)
-        .chain(variable.aliases)
-        .map(|name| format!("`{name}`"))
-        .collect();
+    let names: Vec<String> =
+        std::iter::once(&variable.name).chain(variable.aliases).map(|name| format!("`{name}`")).collect();
     let default = variable.default_text();
     format!(
         "| {} | {} | {} | {} | {} |",
