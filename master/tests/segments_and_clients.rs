@@ -246,3 +246,29 @@ fn threads_agree_on_every_byte() {
     state.remove_all(true, now);
     assert_eq!((state.usage().0, state.metadata_bytes(), state.totals(now).objects), (0, 0, 0));
 }
+
+#[test]
+fn memory_that_another_process_has_now_is_no_segment_any_more() {
+    let state = state(Policy::default());
+    let old = segment(1, "a", MIB);
+    state.remount(std::slice::from_ref(&old), uuid(1), Moment(1)).expect("mount");
+    put(&state, uuid(1), b"k", 64, &ReplicateConfig::default(), Moment(2)).expect("space");
+    // Its process has ended without a word. Another one has its port: first with other memory, then with some that
+    // overlaps. An engine elsewhere may have the same addresses.
+    let beside = mooncake_wire::model::Segment { id: uuid(2), base: old.base + MIB, ..old.clone() };
+    state.mount(&beside, uuid(2), Moment(3)).expect("mount");
+    let elsewhere =
+        mooncake_wire::model::Segment { id: uuid(3), te_endpoint: "10.0.0.9:1".into(), ..old.clone() };
+    state.mount(&elsewhere, uuid(3), Moment(3)).expect("mount");
+    assert!(state.exists(b"k", Moment(4)));
+    assert_eq!(state.segments().len(), 3);
+    let over = mooncake_wire::model::Segment { id: uuid(4), base: old.base + MIB - 1, ..old.clone() };
+    state.mount(&over, uuid(4), Moment(5)).expect("mount");
+    assert!(!state.exists(b"k", Moment(6)), "a reader would get the new process's bytes");
+    let mut left: Vec<_> = state.segments().iter().map(|segment| segment.id).collect();
+    left.sort_unstable();
+    assert_eq!(left, [uuid(3), uuid(4)], "both that it overlaps are gone");
+    // The dead one's last words change nothing.
+    state.unmount(old.id, uuid(1)).expect("it is gone already");
+    assert_eq!(state.segments().len(), 2);
+}

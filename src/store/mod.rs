@@ -157,15 +157,10 @@ impl Store {
             Some(engine) => Arc::clone(engine),
             None => engine(&options, &host_name).map_err(invalid)?,
         };
-        let endpoint =
-            if options.metadata_server == crate::metadata::P2P_HANDSHAKE || options.engine.is_some() {
-                engine.name().to_owned()
-            } else {
-                host_name.text().to_owned()
-            };
         let owner = Owner {
             name: host_name.text().to_owned(),
-            endpoint,
+            // What peers open: host and port of the engine, or its name in a metadata service.
+            endpoint: engine.name().to_owned(),
             protocol: options.protocol.clone(),
             host_id: host_name.host_id(),
         };

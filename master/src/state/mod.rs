@@ -265,6 +265,14 @@ impl State {
                     self.segment_gone(&old);
                     self.record(&Record::Mounted(new.description(), client));
                 }
+                Mounted::Displaced(old) => {
+                    log::warn!(
+                        "segment {} ({}) is gone: another process has its engine's address and memory",
+                        old.id,
+                        old.name
+                    );
+                    self.segment_gone(&old);
+                }
                 Mounted::Same => {}
             }
         }

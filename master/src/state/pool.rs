@@ -72,6 +72,8 @@ pub enum Mounted {
         /// The one that is mounted.
         new: Arc<Segment>,
     },
+    /// Another segment at the same place is gone, since its process must be.
+    Displaced(Arc<Segment>),
 }
 
 /// The registry.
@@ -190,7 +192,11 @@ impl Pool {
                 break;
             }
             match Self::mount_one(inner, segment, client, now) {
-                Ok(change) => changes.push(change),
+                Ok(Mounted::Same) => changes.push(Mounted::Same),
+                Ok(change) => {
+                    changes.extend(Self::displaced(inner, segment).into_iter().map(Mounted::Displaced));
+                    changes.push(change);
+                }
                 Err(code) => outcome = Err(code),
             }
         }
@@ -227,6 +233,23 @@ impl Pool {
             }
             Some(_) => Ok(Mounted::Same),
         }
+    }
+
+    /// Takes out what cannot be there any more: segments whose memory at the same engine overlaps a new one's. Their
+    /// process has ended and another one has its port; a reader of theirs would get the new process's bytes.
+    fn displaced(inner: &mut Inner, new: &model::Segment) -> Vec<Arc<Segment>> {
+        let overlaps = |segment: &Segment| {
+            segment.id != new.id
+                && *segment.endpoint == new.te_endpoint
+                && segment.base < new.base.saturating_add(new.size)
+                && new.base < segment.base.saturating_add(segment.size)
+        };
+        let gone: Vec<_> = inner.segments.values().filter(|segment| overlaps(segment)).cloned().collect();
+        for segment in &gone {
+            segment.set_status(SegmentStatus::Gone);
+            inner.segments.remove(&segment.id);
+        }
+        gone
     }
 
     /// Puts a segment of the journal in, to wait for its client.
