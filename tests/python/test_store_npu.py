@@ -74,13 +74,15 @@ result = store.get_hostname()
 
 
 @pytest.fixture
-def node(peers, masters):  # noqa: F811
-    """Starts nodes on an NPU each."""
+def node(peers, masters, tmp_path):  # noqa: F811
+    """Starts nodes on an NPU each, every NPU with an address for RoCE."""
     master = masters()
-    environment = npu_environment(8)
+    addresses = tmp_path / "hccn.conf"
+    addresses.write_text("".join(f"address_{number}=127.0.0.{number + 1}\n" for number in range(8)))
+    environment = npu_environment(8, MOONCAKE_TRANSFER_HCCN_CONF=str(addresses))
 
-    def start(setup, seed, npu_id, segment=64 * MIB, **values):
-        peer = peers({**environment, "ASCEND_RT_VISIBLE_DEVICES": str(npu_id)})
+    def start(setup, seed, npu_id, segment=64 * MIB, settings=(), **values):
+        peer = peers({**environment, "ASCEND_RT_VISIBLE_DEVICES": str(npu_id), **dict(settings)})
         common = dict(seed=seed, block_bytes=BLOCK_BYTES, segment=segment, npu_id=npu_id, master=master.address)
         peer.run(SIDE, **common)
         peer.run(setup, **{"registers": "engine", "keywords": False, **values})
@@ -147,6 +149,54 @@ result = store.batch_get_into_multi_buffers(wanted, rows([100, 101, 102]), [size
     for peer in (reader, writer):
         assert peer.run("result = store.close()") == 0
         assert peer.run("result = [engine.unregister_memory(tensor) for tensor in tensors]") == [0] * TENSORS
+
+
+ROUTES = {
+    "same-host": {},
+    "as-between-hosts": {"MOONCAKE_TRANSFER_SAME_HOST": "0"},
+    "roce": {"MOONCAKE_TRANSFER_SAME_HOST": "0", "HCCL_INTRA_ROCE_ENABLE": "1"},
+    "aggregated": {"MOONCAKE_TRANSFER_SAME_HOST": "0", "ASCEND_AGGREGATE_ENABLE": "1"},
+    "other-host": {"other": "1"},
+}
+
+
+@pytest.mark.parametrize("memory", ["npu", "host"])
+@pytest.mark.parametrize("route", sorted(ROUTES))
+def test_a_whole_request_on_every_route(node, route, memory):
+    """78 keys of 56 buffers in one call, with and without the fourth argument: to and from the memory of another process,
+    of this one, of another host; of NPUs and of hosts."""
+    settings = dict(ROUTES[route])
+    reader_settings = dict(settings)
+    if settings.pop("other", None):
+        # Another boot is another host: nothing of this one's kernel is shared.
+        reader_settings = {"MOONCAKE_TRANSFER_BOOT_ID": "00000000-0000-4000-8000-000000000002"}
+    writer = node(SHARED, seed=1, npu_id=0, segment=128 * MIB, settings=settings)
+    reader = node(SHARED, seed=100, npu_id=1, segment=0, settings=reader_settings)
+    host = """
+if memory == "host":
+    hosts = [ctypes.create_string_buffer(blocks.pattern(tensor_bytes, seed + n), tensor_bytes) for n in range(56)]
+    tensors = [ctypes.addressof(one) for one in hosts]
+    npu.read = ctypes.string_at
+"""
+    for peer in (writer, reader):
+        peer.run(host, memory=memory)
+    put = "result = store.batch_put_from_multi_buffers(names, rows(range(78)), [sizes] * 78)"
+    assert writer.run(put) == [0] * KEYS
+    whole = [TENSORS * BLOCK_BYTES] * KEYS
+    for fourth, turn in (("", 1), (", True", 3)):
+        moved = [[place, (place + turn) % KEYS] for place in range(KEYS)]
+        get = f"""
+asked = [names[source] for _, source in moved]
+result = store.batch_get_into_multi_buffers(asked, rows([place for place, _ in moved]), [sizes] * 78{fourth})
+"""
+        assert reader.run(get, moved=moved) == whole
+        assert reader.run("result = wrong(1, moved)") == []
+    # Back: what this one puts lies in the other's memory, and the owner reads it there.
+    again = "result = store.batch_put_from_multi_buffers([n + '/back' for n in names], rows(range(78)), [sizes] * 78)"
+    assert reader.run(again) == [0] * KEYS
+    own = "result = store.batch_get_into_multi_buffers([n + '/back' for n in names], rows(range(78)), [sizes] * 78, True)"
+    assert writer.run(own) == whole
+    assert writer.run("result = wrong(1, [[place, (place + 3) % 78] for place in range(78)])") == []
 
 
 def test_the_schedulers_client(node):
