@@ -401,7 +401,7 @@ enum mooncake_transfer_store_code {
 /** Bits of the flags of mooncake_transfer_store_put. */
 /** An existing object gets the new value. Otherwise it keeps its own, and the outcome is 0. */
 #define MOONCAKE_TRANSFER_STORE_UPSERT (1u)
-/** By way of the local buffer, as mooncake_store_put: what it cannot hold is -600. */
+/** As mooncake_store_put: host memory, and -600 where there is no local buffer. */
 #define MOONCAKE_TRANSFER_STORE_STAGED (2u)
 
 /** Bits of the flags of mooncake_transfer_store_get. */

@@ -41,9 +41,10 @@ void mooncake_store_destroy(mooncake_store_t store);
 
 /**
  * Joins the pool: 0, or a negative code. local_hostname is host, host:port or host:port:npu_N; without a port one
- * is chosen. global_segment_size bytes of memory are given to the pool, 0 for none; local_buffer_size bytes hold
- * values on their way in mooncake_store_put, 0 when only the calls with buffers are used. NULL for protocol is "tcp",
- * for device_name "", for master_server_addr "127.0.0.1:50051". A store that is set up already leaves its pool first.
+ * is chosen. global_segment_size bytes of memory are given to the pool, 0 for none. With a local_buffer_size of 0
+ * mooncake_store_put fails, as upstream's does; values are not staged here, so that another size takes no memory. NULL
+ * for protocol is "tcp", for device_name "", for master_server_addr "127.0.0.1:50051". A store that is set up already
+ * leaves its pool first.
  */
 int mooncake_store_setup(mooncake_store_t store, const char *local_hostname, const char *metadata_server,
                          uint64_t global_segment_size, uint64_t local_buffer_size, const char *protocol,
@@ -56,7 +57,7 @@ int mooncake_store_init_all(mooncake_store_t store, const char *protocol, const 
 /** 0: the master answers. 1: not set up. 2: the master does not answer. */
 int mooncake_store_health_check(mooncake_store_t store);
 
-/** Stores size bytes at value under key, by way of the local buffer. An existing key is 0 and keeps its value. */
+/** Stores size bytes at value under key. An existing key is 0 and keeps its value. -600 without a local buffer. */
 int mooncake_store_put(mooncake_store_t store, const char *key, const void *value, size_t size,
                        const mooncake_replicate_config_t *config);
 

@@ -1,4 +1,4 @@
-"""What vLLM-Ascend's two connectors ask of this package, in our own words: the same objects, calls, arguments and checks.
+"""What vLLM-Ascend's two connectors ask of this package, in our own words: the same calls, arguments and checks.
 
 ``PeerToPeer`` is MooncakeConnectorV1, which moves the KV cache of a request from the prefill node to the decode node;
 ``Pool`` is MooncakeConnectorStoreV1, which keeps what was computed for the next request that begins the same way.

@@ -2,8 +2,8 @@
 """The deployment guide on one machine: master, prefill, decode and mixed node, proxy, and requests over HTTP.
 
 Every process is the one of the guide or stands in its place; the NPUs are software unless a CANN is named by
-MOONCAKE_TRANSFER_CANN_PATH. Every byte of every KV cache is compared with what the model would have computed, on each node
-that gets it, and every answer with what it has to be. The last line counts hits, misses, bytes and mismatches.
+MOONCAKE_TRANSFER_CANN_PATH. Every byte of every KV cache is compared with what the model would have computed, on each
+node that gets it, and every answer with what it has to be. The last line counts hits, misses, bytes and mismatches.
 """
 
 from __future__ import annotations
@@ -277,7 +277,8 @@ def report(nodes: dict[str, str], wrong_answers: int) -> int:
 def main() -> int:
     """Runs the demonstration; 0 when everything is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=0, help=f"length of the long question (default: {model.MAX_TOKENS})")
+    length = f"length of the long question (default: {model.MAX_TOKENS})"
+    parser.add_argument("--tokens", type=int, default=0, help=length)
     parser.add_argument("--direct", action="store_true", help="use_ascend_direct: one engine for both connectors")
     parser.add_argument("--segment-bytes", type=int, default=0, help="global_segment_size in place of the guide's")
     parser.add_argument("--logs", type=Path, help="directory for the logs (default: a new one)")

@@ -179,7 +179,7 @@ _logged: dict[int, tuple[float, int]] = {}
 
 
 def store_failed(library: ctypes.CDLL, code: int) -> None:
-    """Keeps the failure that a call of the store has just returned, and logs it; a key that is not there is no event."""
+    """Keeps the failure that a call of the store has just returned, and logs it; an absent key is no event."""
     record = fetch(library)
     if record is None:
         return

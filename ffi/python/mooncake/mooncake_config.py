@@ -1,8 +1,9 @@
 """``MooncakeConfig``: how a process joins the pool, from ``mooncake.json`` or from ``MOONCAKE_*`` variables.
 
-The file is the one that MOONCAKE_CONFIG_PATH names. Without it, MOONCAKE_MASTER is needed and the others have defaults.
-Sizes are bytes, or numbers with KB, MB, GB or TB (powers of 1024). A key of the file that nobody reads is reported, with
-the one that was probably meant; keys of the programs that share the file (vLLM-Ascend, vLLM, SGLang) are theirs.
+The file is the one that MOONCAKE_CONFIG_PATH names. Without it, MOONCAKE_MASTER is needed and the others have
+defaults. Sizes are bytes, or numbers with KB, MB, GB or TB (powers of 1024). A key of the file that nobody reads is
+reported, with the one that was probably meant; keys of the programs that share the file (vLLM-Ascend, vLLM, SGLang)
+are theirs.
 """
 
 from __future__ import annotations
@@ -176,9 +177,8 @@ class MooncakeConfig:
                 "Neither the environment variable 'MOONCAKE_CONFIG_PATH' nor 'MOONCAKE_MASTER' is set."
                 " The first names a mooncake.json, the second is the master's host:port"
             )
-        return MooncakeConfig(
-            **{name: os.getenv(variable, default) for name, (variable, default) in _VARIABLES.items()}  # type: ignore[arg-type]
-        )
+        settings: dict[str, Any] = {name: os.getenv(*variable) for name, variable in _VARIABLES.items()}
+        return MooncakeConfig(**settings)
 
     def setup_arguments(self, local_hostname: Optional[str] = None) -> dict[str, Any]:
         """The keyword arguments of ``MooncakeDistributedStore.setup``; another host name for this process if given."""

@@ -6,9 +6,9 @@
     store.setup("10.0.0.1", "P2PHANDSHAKE", 30000000000, 1 << 30, "ascend", "", "10.0.0.9:50088")
     store.batch_put_from_multi_buffers(keys, addresses, sizes)
 
-Names, keywords, defaults and return values are upstream's (release 0.3.13), with the two calls of its Ascend branch. Where
-upstream crashes (a store that was not set up, say), a call here returns an error that ``last_error()`` explains. Every code is
-a ``StoreCode``, whose ``__doc__`` is its sentence. Nothing is loaded at import.
+Names, keywords, defaults and return values are upstream's (release 0.3.13), with the two calls of its Ascend branch.
+Where upstream crashes (a store that was not set up, say), a call here returns an error that ``last_error()`` explains.
+Every code is a ``StoreCode``, whose ``__doc__`` is its sentence. Nothing is loaded at import.
 
 What is not offered is there by name: methods answer NOT_SUPPORTED (-1012) or raise NotImplementedError.
 """

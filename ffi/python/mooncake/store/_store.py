@@ -1,9 +1,9 @@
 """``MooncakeDistributedStore``: upstream's class over the C interface.
 
-Conventions, all of them upstream's: puts give 0 or a negative code, gets a number of bytes or a negative code, exists 1, 0
-or a negative code; a value that is not there is ``b""`` and a buffer that is not there ``None``. A second put of a key is 0 and
-keeps the first value. What fails for one key does not spoil the others. A wrong type is a TypeError; lists that do not fit
-each other are -600. ``last_error()`` tells why a call failed.
+Conventions, all of them upstream's: puts give 0 or a negative code, gets a number of bytes or a negative code, exists
+1, 0 or a negative code; a value that is not there is ``b""`` and a buffer that is not there ``None``. A second put of a
+key is 0 and keeps the first value. What fails for one key does not spoil the others. A wrong type is a TypeError; lists
+that do not fit each other are -600. ``last_error()`` tells why a call failed.
 """
 
 from __future__ import annotations
@@ -75,10 +75,11 @@ class MooncakeDistributedStore(RangeMethods, TensorMethods, UnofferedMethods):
         setup(local_hostname, metadata_server, global_segment_size, local_buffer_size, protocol, rdma_devices,
         master_server_addr, engine=None, enable_ssd_offload=False, ssd_offload_path="", tenant_id="default",
         enable_client_http_server=False, client_http_port=9300): the first seven are needed, by position or name.
-        ``local_hostname`` is ``host``, ``host:port`` or ``host:port:npu_N``; ``global_segment_size`` bytes of this host's
-        memory go to the pool (0: none) and ``local_buffer_size`` bounds what ``put`` and its kin take at a time (0: only
-        the calls with addresses work). ``engine`` is the value of ``TransferEngine.get_engine()``: then the store moves
-        data with that engine, and either of the two may end first. ``enable_ssd_offload=True`` is refused: NOT_SUPPORTED.
+        ``local_hostname`` is ``host``, ``host:port`` or ``host:port:npu_N``; ``global_segment_size`` bytes of this
+        host's memory go to the pool (0: none). With a ``local_buffer_size`` of 0 only the calls with addresses can put,
+        as upstream has it; values are not staged, so that no memory is taken for another size. ``engine`` is the value
+        of ``TransferEngine.get_engine()``: then the store moves data with that engine, and either of the two may end
+        first. ``enable_ssd_offload=True`` is refused: NOT_SUPPORTED.
 
         setup(config): the same from a dict with the keys local_hostname and metadata_server and, as they are needed,
         global_segment_size, local_buffer_size (both 16 MiB; "16MB", "1.5 GB" are fine), protocol ("tcp"), rdma_devices,
@@ -220,7 +221,7 @@ class MooncakeDistributedStore(RangeMethods, TensorMethods, UnofferedMethods):
     # ---- memory of the caller ----------------------------------------------------------------------------
 
     def put_from(self, key: str, buffer_ptr: int, size: int, config: Optional[ReplicateConfig] = None) -> int:
-        """Stores ``size`` bytes of the host or of an NPU: 0 or a negative code. No bytes are 0, and nothing is stored."""
+        """Stores ``size`` bytes of the host or of an NPU: 0 or a negative code. No bytes are 0 without an object."""
         return self._put_from(key, buffer_ptr, size, config, 0)
 
     def upsert_from(self, key: str, buffer_ptr: int, size: int, config: Optional[ReplicateConfig] = None) -> int:
@@ -237,7 +238,8 @@ class MooncakeDistributedStore(RangeMethods, TensorMethods, UnofferedMethods):
         config: Optional[ReplicateConfig] = None,
     ) -> int:
         """Stores the metadata's bytes, then the buffer's, as one value: 0 or a negative code."""
-        addresses = [_lists.integer(metadata_buffer_ptr, "metadata_buffer_ptr"), _lists.integer(buffer_ptr, "buffer_ptr")]
+        head, body = _lists.integer(metadata_buffer_ptr, "metadata_buffer_ptr"), _lists.integer(buffer_ptr, "buffer_ptr")
+        addresses = [head, body]
         sizes = [_lists.integer(metadata_size, "metadata_size"), _lists.integer(size, "size")]
         kept = [number for number in range(2) if sizes[number]]
         if not kept:
