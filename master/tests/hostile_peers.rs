@@ -7,10 +7,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::{Client, Master, Random, eventually};
+use common::{Client, Master, Random, eventually, segment, uuid};
 use mooncake_wire::frame::RequestHeader;
-use mooncake_wire::method::{BatchExistKey, ExistKey, ServiceReady};
-use mooncake_wire::model::Tenant;
+use mooncake_wire::method::{
+    BatchExistKey, BatchPutEnd, BatchPutStart, ExistKey, GetReplicaListByRegex, Ping, ReMountSegment,
+    ServiceReady,
+};
+use mooncake_wire::model::{ObjectMeta, Tenant};
 use mooncake_wire::{Function, Profile, STORE_VERSION};
 
 fn serves(master: &Master) {
@@ -153,13 +156,18 @@ fn slow_senders_and_idle_connections_hold_nobody() {
 
 #[test]
 fn a_pipeline_is_answered_in_order() {
-    let master = Master::start(&[]);
+    let master = Master::start(&["--rpc_thread_num=1"]);
     let mut stream = connect(&master);
     let exist = BatchExistKey { keys: vec![b"a"; 1000], tenant: Tenant::default() };
+    let find = GetReplicaListByRegex { pattern: b"a", ..GetReplicaListByRegex::default() };
     let mut out = Vec::new();
     for sequence in 0..500 {
-        mooncake_wire::frame::request(&mut out, sequence, Function::BatchExistKey.id(), |body| {
-            Profile::V0_3_13.encode_request(&exist, body)
+        // Some are answered beside the thread of the connection.
+        let function =
+            if sequence % 10 == 7 { Function::GetReplicaListByRegex } else { Function::BatchExistKey };
+        mooncake_wire::frame::request(&mut out, sequence, function.id(), |body| match function {
+            Function::BatchExistKey => Profile::V0_3_13.encode_request(&exist, body),
+            _ => Profile::V0_3_13.encode_request(&find, body),
         })
         .expect("frame");
     }
@@ -177,6 +185,50 @@ fn a_pipeline_is_answered_in_order() {
     });
     let _ = Client::connect(master.rpc, Profile::V0_3_13).expect("connect");
     serves(&master);
+}
+
+/// With one thread for all connections, a call that looks at every object does not hold the others up.
+#[test]
+fn a_long_call_holds_nobody() {
+    let master = Master::start(&["--rpc_thread_num=1"]);
+    let mut client = master.client();
+    let mount = ReMountSegment { segments: vec![segment(1, "s", 1 << 40)], client: uuid(1) };
+    client.call(&mount).expect("call").expect("mount");
+    for start in (0..100_000u64).step_by(1000) {
+        let names: Vec<String> = (start..start + 1000).map(|index| format!("{index:0300}")).collect();
+        let keys: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+        let objects = keys.iter().map(|key| ObjectMeta { key, checksum: None }).collect();
+        let begin = BatchPutStart {
+            client: uuid(1),
+            lengths: vec![64; keys.len()],
+            keys,
+            ..BatchPutStart::default()
+        };
+        assert!(client.call(&begin).expect("call").iter().all(Result::is_ok));
+        let end = BatchPutEnd { client: uuid(1), objects, ..BatchPutEnd::default() };
+        assert!(client.call(&end).expect("call").iter().all(Result::is_ok));
+    }
+    let mut other = master.client();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let meanwhile = std::thread::scope(|scope| {
+        let long = scope.spawn(|| {
+            // Nothing matches, and each key is looked at from each of its places.
+            let pattern = b"(0[0-9]*){20}(1|[0-9]{50})x$".as_slice();
+            let find = GetReplicaListByRegex { pattern, ..GetReplicaListByRegex::default() };
+            let found = client.call(&find);
+            over.store(true, std::sync::atomic::Ordering::Release);
+            found
+        });
+        let mut calls = 0;
+        while !over.load(std::sync::atomic::Ordering::Acquire) {
+            other.call(&Ping { client: uuid(1) }).expect("call").expect("ping");
+            calls += 1;
+        }
+        assert!(long.join().expect("thread").expect("call").is_ok_and(|found| found.0.is_empty()));
+        calls
+    });
+    // One may wait for the thread to take the long call away, and one is answered when it is over.
+    assert!(meanwhile > 3, "{meanwhile} calls were answered while the long one ran");
 }
 
 /// A sender of one byte now and then, and a reader that takes no answers, lose their connections; here after a moment.

@@ -89,18 +89,29 @@ fn check(client: &mut Client, world: &mut World, round: u64) {
 
 #[test]
 fn kill_and_restart_again_and_again() {
+    rounds("--journal_sync=false", 12);
+}
+
+/// The same with every answer waiting for the disk, which is another way through the server.
+#[test]
+fn kill_and_restart_with_a_synced_journal() {
+    rounds("--journal_sync=true", 6);
+}
+
+fn rounds(sync: &str, count: u64) {
     let directory = tempfile::tempdir().expect("directory");
     let journal = format!("--journal_dir={}", directory.path().display());
     // No eviction, so that every key that was put must be there.
     let flags = [
         journal.as_str(),
+        sync,
         "--eviction_ratio=0",
         "--eviction_high_watermark_ratio=1",
         "--default_kv_lease_ttl=1",
     ];
     let mut world = World::default();
     let mut random = Random(11);
-    for round in 0..12 {
+    for round in 0..count {
         let master = Master::start(&flags);
         let mut client = master.client();
         let segments = vec![segment(1, "a", SEGMENT_BYTES), segment(2, "b", SEGMENT_BYTES)];
