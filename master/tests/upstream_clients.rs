@@ -1,28 +1,18 @@
 //! Upstream's released clients as real peers of the master: 0.3.13.post1 and 0.3.11.post1.
 //!
-//! The wheels are made by `tests/interop/make_peers.sh`; where they are not, each test is a counted skip.
+//! The wheels are made by `tests/interop/make_peers.sh`; where they cannot be had, each test is a counted skip.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers outside of test functions
 
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use common::{Master, eventually};
-use mooncake_test_support::skip;
+use mooncake_test_support::{peers, skip};
 use serde_json::{Value, json};
 
 const RELEASES: [&str; 2] = ["0.3.13.post1", "0.3.11.post1"];
-
-fn peers() -> PathBuf {
-    if let Some(directory) = std::env::var_os("MOONCAKE_TRANSFER_PEERS") {
-        return directory.into();
-    }
-    // The tests' binaries are in <target>/release/deps.
-    let own = std::env::current_exe().expect("own path");
-    own.ancestors().nth(3).expect("target directory").join("peers")
-}
 
 struct Upstream {
     child: Child,
@@ -33,21 +23,13 @@ struct Upstream {
 impl Upstream {
     /// A client of this release that is set up at a master and lends `segment` bytes; none if there is no wheel.
     fn start(release: &str, master: &Master, segment: u64) -> Option<Self> {
-        let python = peers().join(release).join("bin/python");
         let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/interop/store_client.py");
-        let usable = Command::new(&python)
-            .args(["-c", "import mooncake.store"])
-            .env("LD_LIBRARY_PATH", peers().join("lib"))
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
-        if !usable {
+        let Some(directory) = peers::directory(release) else {
             skip(&format!("no usable wheel of upstream {release}; tests/interop/make_peers.sh makes one"));
             return None;
-        }
-        let mut child = Command::new(python)
+        };
+        let mut child = peers::python(&directory, release)
             .arg(driver)
-            .env("LD_LIBRARY_PATH", peers().join("lib"))
             .env("MC_STORE_MEMCPY", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -11,7 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mooncake::config::Config;
@@ -25,61 +25,13 @@ pub const RELEASES: [&str; 3] = [NEWEST, "0.3.10.post2", "0.3.8"];
 /// The releases whose masters and store clients are taken as peers.
 pub const STORE_RELEASES: [&str; 2] = [NEWEST, "0.3.11.post1"];
 
-/// The directory of the peers, if there is one with this release. Made at most once.
+/// The directory of the peers, if there is one with this release.
 pub fn peers(release: &str) -> Option<PathBuf> {
-    static MADE: OnceLock<Mutex<bool>> = OnceLock::new();
-    let directory = std::env::var_os("MOONCAKE_TRANSFER_PEERS").map_or_else(
-        || {
-            let profile = artifacts::profile_directory();
-            profile.parent().expect("a profile lies in the target directory").join("peers")
-        },
-        PathBuf::from,
-    );
-    let usable = |directory: &Path| {
-        let python = directory.join(release).join("bin/python");
-        python.exists()
-            && python_of(directory, release)
-                .args(["-c", "import mooncake.engine"])
-                .output()
-                .is_ok_and(|output| output.status.success())
-    };
-    if usable(&directory) {
-        return Some(directory);
-    }
-    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap();
-    // Where it failed a while ago it fails again: each test is a process of its own.
-    let failed = directory.with_extension("failed");
-    let recently = std::fs::metadata(&failed)
-        .and_then(|data| data.modified())
-        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(1800)));
-    if !*made && !recently {
-        *made = true;
-        let script = artifacts::workspace().join("tests/interop/make_peers.sh");
-        // Another test process may be at it; the lock makes this one wait for it.
-        let output = Command::new("timeout")
-            .args(["400", "flock"])
-            .arg(directory.with_extension("lock"))
-            .arg("bash")
-            .arg(script)
-            .arg(&directory)
-            .args(RELEASES)
-            .arg(STORE_RELEASES[1])
-            .output();
-        if let Ok(output) = output.as_ref().map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
-        {
-            eprintln!("{output}");
-        }
-        if !usable(&directory) {
-            let _ = std::fs::write(&failed, "");
-        }
-    }
-    usable(&directory).then_some(directory)
+    mooncake_test_support::peers::directory(release)
 }
 
 pub fn python_of(directory: &Path, release: &str) -> Command {
-    let mut command = Command::new(directory.join(release).join("bin/python"));
-    command.env("LD_LIBRARY_PATH", directory.join("lib"));
-    command
+    mooncake_test_support::peers::python(directory, release)
 }
 
 /// Upstream's engine in a process of its own.
