@@ -102,7 +102,8 @@
 //!
 //! - When a call returns, nothing it started writes memory any more; otherwise the caller keeps the handle
 //!   ([`error::Code::StillRunning`]) and the ranges stay locked.
-//! - A range with transfers in flight, ours or a peer's of ours, cannot be unregistered.
+//! - A range with transfers in flight, ours or a peer's of ours, cannot be unregistered. The end of an engine is the
+//!   withdrawal of all that it has: it waits, bounded, for peers and for other engines of the process.
 //! - Every wait has a deadline; every queue, cache and retry a named bound.
 //! - A dead peer costs only what is for that peer. Uses of a peer that just failed fail at once, for a bounded time.
 //! - Nothing a remote side sends is used as an address, length or count before it is checked.

@@ -245,7 +245,9 @@ impl Shared {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Code::Busy => Err(error.peer(&connection.peer().segment)),
             Err(error) => {
-                log::warn!("cutting off a peer that did not confirm a withdrawal: {error}");
+                // Of a peer that is gone already there is nothing to cut.
+                let level = if connection.is_alive() { log::Level::Warn } else { log::Level::Debug };
+                log::log!(level, "cutting off a peer that did not confirm a withdrawal: {error}");
                 connection.close();
                 self.peer_lost(&connection.peer().incarnation, &error);
                 Ok(())

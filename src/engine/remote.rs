@@ -4,6 +4,7 @@
 //! they pin local memory: when the peer withdraws a range, "nothing of ours touches it" is the same question as
 //! for a range of our own, and has the same answer.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -152,19 +153,27 @@ impl Remote {
         let relays = descriptor.ours.as_ref().is_some_and(|ours| !ours.devices.is_empty());
         self.relays.store(relays, Ordering::Release);
         let (_, known) = self.memory.snapshot();
-        for region in &known {
-            if !wanted.iter().any(|(range, kind)| *range == region.range() && *kind == region.kind()) {
-                // Busy: a transfer still uses it, and the next refresh finds it again.
-                let _ = self.memory.remove(region.range().start());
+        let known: BTreeSet<(ByteRange, MemoryKind)> =
+            known.iter().map(|region| (region.range(), region.kind())).collect();
+        let published: BTreeSet<(ByteRange, MemoryKind)> = wanted.iter().copied().collect();
+        for (range, _) in known.difference(&published) {
+            // Busy: a transfer still uses it, and the next refresh finds it again.
+            let _ = self.memory.remove(range.start());
+        }
+        let mut unusable = 0_usize;
+        let mut first = None;
+        // In the peer's order: of two that overlap the first is taken.
+        for (range, kind) in wanted.into_iter().filter(|buffer| !known.contains(buffer)) {
+            if let Err(error) = self.memory.insert(range, Location::of(kind), kind) {
+                unusable = unusable.saturating_add(1);
+                first.get_or_insert((range, error));
             }
         }
-        for (range, kind) in wanted {
-            if known.iter().any(|region| region.range() == range && region.kind() == kind) {
-                continue;
-            }
-            if let Err(error) = self.memory.insert(range, Location::of(kind), kind) {
-                log::warn!("{} publishes {range}, which is not usable: {error}", descriptor.name);
-            }
+        if let Some((range, error)) = first {
+            log::warn!(
+                "{} publishes {unusable} unusable buffers, the first {range}: {error}",
+                descriptor.name
+            );
         }
     }
 

@@ -92,8 +92,8 @@ impl Shared {
             let named: Vec<String> =
                 used.iter().take(MAX_NAMED).map(|region| region.range().to_string()).collect();
             log::error!(
-                "engine {} is closed, but transfers of other engines of this process still use its memory in {} \
-                 ranges ({}): free it only when they are over",
+                "engine {} is closed, but transfers that could not be made quiet still use its memory in {} ranges \
+                 ({}): free it only when they are over",
                 self.name,
                 used.len(),
                 named.join(", ")

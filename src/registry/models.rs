@@ -77,3 +77,20 @@ fn loom_a_region_opens_again() {
         assert!(region.pin().is_some());
     });
 }
+
+/// At the end of the engine no pin is given any more, and those that were given can be waited for.
+#[test]
+fn loom_the_end_keeps_new_pins_out() {
+    explore(|| {
+        let region = region();
+        let user = thread::spawn({
+            let region = Arc::clone(&region);
+            move || drop(region.pin())
+        });
+        region.shut_in_use();
+        assert!(region.pin().is_none(), "a pin after the end");
+        assert!(region.shut_idle().is_err() && !region.is_open());
+        user.join().unwrap();
+        assert_eq!(region.in_flight(), 0);
+    });
+}
