@@ -44,8 +44,8 @@ pub const REFUSED: &[Refused] = &[
     Refused {
         names: &["ASCEND_BUFFER_POOL"],
         harmless: &["0:0"],
-        reason: "memory that a link does not take goes through a ring of slots with settings of its own; see \
-                 MOONCAKE_TRANSFER_ in the table of variables",
+        reason: "memory that a link does not take goes through a ring of slots; MOONCAKE_TRANSFER_STAGED_SLOTS and \
+                 MOONCAKE_TRANSFER_STAGED_SLOT_BYTES set it",
     },
     Refused {
         names: &["ASCEND_THREAD_POOL_SIZE"],

@@ -10,12 +10,14 @@
 //!
 //! Between two processes' NPUs there are two routes. [`choose`] says which is faster for a group, by a table of costs
 //! ([`CostTable`]) that says where each of its numbers is from, can be printed, and can be changed by a file.
+//! [`gain`] derives what the slower way round can give at best.
 
 mod border;
 mod choice;
 mod cost;
 mod cost_table;
 mod extent;
+pub mod gain;
 mod group;
 
 pub use border::{Border, NoBorder, Regions};

@@ -45,7 +45,7 @@ const LONG_BLOCK_BYTES: u64 = 256 << 10;
 /// The buffer: a gap as long as a block behind each block.
 const BUFFER_BYTES: u64 = 128 << 20;
 /// Timed rounds of a cell and of a layout.
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 3;
 /// The bare pair's region: the longer of the layouts.
 const REGION_BYTES: u64 = 512 << 20;
 /// How long a batch may take on the machine's clock.
@@ -212,7 +212,10 @@ pub fn run(arguments: &Arguments, name: &str) -> Result<ExitCode> {
                 match rows.iter_mut().find(|row| row.key == key) {
                     Some(row) => row.set(*way, rate),
                     None => {
-                        let mut row = Row::new(key);
+                        let operation = if key.is_layout { "read" } else { &key.what };
+                        let limit =
+                            setting::limit(setting.name, operation, key.block_bytes, launch == "device");
+                        let mut row = Row::new(key, limit);
                         row.set(*way, rate);
                         rows.push(row);
                     }
@@ -296,7 +299,8 @@ fn measure(
     scratch: &Scratch,
 ) -> Result<Seen> {
     let addresses = scratch.write("hccn.conf", "address_0=29.1.0.10\naddress_1=29.1.0.11\n")?;
-    let heavy = scratch.write("costs", &setting::staged_costs())?;
+    let costs = setting::costs(way == Way::Staged, launch == "device");
+    let costs = scratch.write("costs", &costs)?;
     let side = |mode: &str, device: u32| -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--profile_cells", "--json", "--mode", mode, "--local_server_name", "127.0.0.1"]);
@@ -328,11 +332,9 @@ fn measure(
         }
         match way {
             Way::Bare | Way::Direct => command.env("ASCEND_AGGREGATE_ENABLE", "0"),
-            Way::Staged => {
-                command.env("ASCEND_AGGREGATE_ENABLE", "1").env("MOONCAKE_TRANSFER_COST_TABLE", &heavy)
-            }
-            Way::Chosen => command.env("ASCEND_AGGREGATE_ENABLE", "1"),
-        };
+            Way::Staged | Way::Chosen => command.env("ASCEND_AGGREGATE_ENABLE", "1"),
+        }
+        .env("MOONCAKE_TRANSFER_COST_TABLE", &costs);
         Ok(command)
     };
     let text = if way == Way::Bare {

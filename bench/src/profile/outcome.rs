@@ -69,12 +69,14 @@ pub struct Row {
     /// Which blocks.
     pub key: Key,
     rates: [Option<f64>; 4],
+    /// How much faster than direct staging can be at best, by the engine's table of costs.
+    pub limit: Option<f64>,
 }
 
 impl Row {
     /// Without rates yet.
-    pub fn new(key: Key) -> Self {
-        Self { key, rates: [None; 4] }
+    pub fn new(key: Key, limit: Option<f64>) -> Self {
+        Self { key, rates: [None; 4], limit }
     }
 
     /// What a way gave.
@@ -145,8 +147,11 @@ pub fn head(ways: &[Way]) -> String {
     for way in ways {
         let _always = write!(text, " {:>9}", way.name());
     }
-    let _always =
-        write!(text, "  {:>11} {:>13} {:>11}   (GB/s)", "direct/bare", "staged/direct", "auto/better");
+    let _always = write!(
+        text,
+        "  {:>11} {:>13} {:>8} {:>11}   (GB/s)",
+        "direct/bare", "staged/direct", "at best", "auto/better"
+    );
     text
 }
 
@@ -159,9 +164,10 @@ pub fn line(row: &Row, ways: &[Way]) -> String {
     }
     let _always = write!(
         text,
-        "  {:>11} {:>13} {:>11}",
+        "  {:>11} {:>13} {:>8} {:>11}",
         number(row.ratio(Way::Direct, Way::Bare), 3),
         number(row.ratio(Way::Staged, Way::Direct), 3),
+        number(row.limit, 2),
         number(row.choice(), 3)
     );
     text
@@ -179,7 +185,7 @@ pub fn csv(outcomes: &[Outcome], ways: &[Way], command: &str) -> String {
     for way in ways {
         let _always = write!(text, ",{}", way.name());
     }
-    text.push_str(",direct_of_bare,staged_of_direct,auto_of_better\n");
+    text.push_str(",direct_of_bare,staged_of_direct,at_best,auto_of_better\n");
     for outcome in outcomes {
         for row in &outcome.rows {
             let _always = write!(
@@ -195,8 +201,12 @@ pub fn csv(outcomes: &[Outcome], ways: &[Way], command: &str) -> String {
             for way in ways {
                 let _always = write!(text, ",{}", number(row.rate(*way), 3));
             }
-            let ratios =
-                [row.ratio(Way::Direct, Way::Bare), row.ratio(Way::Staged, Way::Direct), row.choice()];
+            let ratios = [
+                row.ratio(Way::Direct, Way::Bare),
+                row.ratio(Way::Staged, Way::Direct),
+                row.limit,
+                row.choice(),
+            ];
             for ratio in ratios {
                 let _always = write!(text, ",{}", number(ratio, 3));
             }
@@ -212,7 +222,7 @@ mod tests {
 
     fn row(what: &str, block_bytes: u64, rates: [f64; 4]) -> Row {
         let key = Key { what: what.into(), block_bytes, blocks: 4, is_layout: false };
-        Row { key, rates: rates.map(Some) }
+        Row { key, rates: rates.map(Some), limit: Some(1.97) }
     }
 
     #[test]
@@ -233,13 +243,16 @@ mod tests {
         assert!(lines.contains("128 KiB: least 1.919 (write of 16 KiB)"), "{lines}");
         let record = csv(&[outcome], &all, "--profile a2-roce");
         assert!(
-            record.contains("\na2-roce,device,40,write,16384,4,1.000,0.990,1.900,1.880,0.990,1.919,0.989\n")
+            record.contains(
+                "\na2-roce,device,40,write,16384,4,1.000,0.990,1.900,1.880,0.990,1.919,1.970,0.989\n"
+            )
         );
     }
 
     #[test]
     fn what_was_not_measured_is_a_dash() {
-        let mut row = Row::new(Key { what: "read".into(), block_bytes: 1, blocks: 1, is_layout: false });
+        let mut row =
+            Row::new(Key { what: "read".into(), block_bytes: 1, blocks: 1, is_layout: false }, None);
         row.set(Way::Bare, 2.0);
         let text = line(&row, &[Way::Bare, Way::Chosen]);
         assert!(text.contains("2.00") && text.ends_with('-'), "{text}");

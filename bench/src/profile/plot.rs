@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn every_rate_is_a_point() {
         let key = |what: &str| Key { what: what.into(), block_bytes: 16384, blocks: 4, is_layout: false };
-        let mut rows = vec![Row::new(key("write")), Row::new(key("read"))];
+        let mut rows = vec![Row::new(key("write"), None), Row::new(key("read"), None)];
         for row in &mut rows {
             row.set(Way::Bare, 1.5);
             row.set(Way::Direct, 1.4);

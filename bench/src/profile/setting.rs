@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
-use mooncake::plan::LinkClass;
+use mooncake::plan::{CostTable, Direction, LinkClass, LinkCosts, Slots, gain};
+
+/// The engine's slots, where no variable changes them, and how many of them one peer has under way.
+const SLOT_BYTES: u64 = 4 << 20;
+const SLOTS: u32 = 4;
 
 /// One profile.
 #[derive(Clone, Copy, Debug)]
@@ -76,14 +80,30 @@ impl Setting {
     }
 }
 
-/// A table of costs by which everything that can be is staged.
-pub fn staged_costs() -> String {
+/// A table of costs with the launches that are measured; with `stage_all` everything that can be is staged by it.
+pub fn costs(stage_all: bool, launches_per_device: bool) -> String {
     let mut text = String::new();
     for class in LinkClass::ALL {
         // Writing to a String cannot fail.
-        let _always = writeln!(text, "{} direct_weight 1000000 to measure staging alone", class.name());
+        let _always = writeln!(
+            text,
+            "{} launch_per_device {} as the software NPU has it",
+            class.name(),
+            u8::from(launches_per_device)
+        );
+        if stage_all {
+            let _always = writeln!(text, "{} direct_weight 1000000 to measure staging alone", class.name());
+        }
     }
     text
+}
+
+/// How much faster than direct a long staged run can be by the engine's table of costs.
+pub fn limit(profile: &str, operation: &str, block_bytes: u64, launches_per_device: bool) -> Option<f64> {
+    let costs = LinkCosts { launches_per_device, ..CostTable::built_in().costs(LinkClass::named(profile)?) };
+    let direction = if operation == "write" { Direction::Write } else { Direction::Read };
+    let slots = Slots { slot_bytes: SLOT_BYTES, count: SLOTS, launchers: SLOTS };
+    Some(gain::limit(&costs, &slots, direction, u32::try_from(block_bytes).ok()?))
 }
 
 #[cfg(test)]
@@ -103,8 +123,10 @@ mod tests {
     fn the_table_that_stages_all_is_one_the_engine_reads() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("costs");
-        std::fs::write(&path, staged_costs()).unwrap();
+        std::fs::write(&path, costs(true, false)).unwrap();
         let table = mooncake::plan::CostTable::with_file(&path).unwrap();
-        assert!(table.costs(LinkClass::A3Hccs).direct_weight > 1000.0);
+        let costs = table.costs(LinkClass::A3Hccs);
+        assert!(costs.direct_weight > 1000.0 && !costs.launches_per_device);
+        assert!(limit("a2-roce", "write", 65536, true).unwrap() > 1.8);
     }
 }

@@ -284,7 +284,7 @@ impl Agent {
 
     /// A thread of the agent.
     fn run(&self, station: &Arc<Station>) {
-        let mut copier = Copier::new(station.device());
+        let mut copier = Copier::new(station.device(), station.gate());
         while let Some(task) = self.next(station) {
             let outcome = task.order.copy(&mut copier, station, &task);
             self.finish(task, outcome);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::device::Device;
 use super::super::raw::{CopyKind, Wait};
 use super::super::session::Lane;
+use super::gate::Gate;
 use crate::error::{Error, Result};
 
 /// Longest uninterrupted wait for the vendor.
@@ -36,14 +37,15 @@ pub trait Watch {
 /// Copies on one thread.
 pub struct Copier {
     device: Arc<Device>,
+    gate: Arc<Gate>,
     lane: Option<Lane>,
 }
 
 impl Copier {
     /// Without a stream yet.
     #[must_use]
-    pub fn new(device: &Arc<Device>) -> Self {
-        Self { device: Arc::clone(device), lane: None }
+    pub fn new(device: &Arc<Device>, gate: &Arc<Gate>) -> Self {
+        Self { device: Arc::clone(device), gate: Arc::clone(gate), lane: None }
     }
 
     /// Copies blocks (address and length) to or from a slot, in which they stand one behind another. `host` says
@@ -63,7 +65,7 @@ impl Copier {
             Some(lane) => lane,
             None => Lane::new(&self.device)?,
         };
-        let outcome = run(&lane, way, slot, blocks, host, watch);
+        let outcome = run(&lane, &self.gate, way, slot, blocks, host, watch);
         if outcome.is_ok() {
             self.lane = Some(lane);
         } else {
@@ -78,6 +80,7 @@ impl Copier {
 
 fn run(
     lane: &Lane,
+    gate: &Gate,
     way: Way,
     slot: u64,
     blocks: impl Iterator<Item = (u64, u64)>,
@@ -91,6 +94,7 @@ fn run(
         (true, Way::Scatter) => CopyKind::DeviceToHost,
     };
     let mut place = slot;
+    let turn = gate.pass(watch)?;
     for (index, (address, length_bytes)) in blocks.enumerate() {
         if index % COPIES_A_LOOK == 0
             && let Some(error) = watch.stop()
@@ -104,6 +108,7 @@ fn run(
         runtime.copy_async(target, source, length_bytes, kind, stream)?;
         place = place.saturating_add(length_bytes);
     }
+    drop(turn);
     while runtime.synchronize_stream(stream, SLICE_MS)? == Wait::Pending {
         if let Some(error) = watch.stop() {
             return Err(error);

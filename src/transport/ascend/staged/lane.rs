@@ -49,7 +49,7 @@ pub fn run(route: &Arc<Route>, staged: &Arc<Staged>) {
     let mut lane = Lane {
         route,
         staged,
-        copier: Copier::new(route.station().device()),
+        copier: Copier::new(route.station().device(), route.station().gate()),
         grant: None,
         asked: None,
         wanted: false,

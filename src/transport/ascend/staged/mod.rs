@@ -43,6 +43,7 @@
 
 mod agent;
 mod copier;
+mod gate;
 mod lane;
 pub mod ring;
 mod route;
@@ -62,6 +63,7 @@ use self::station::Station;
 use self::work::Work;
 use super::channels::Channels;
 use super::device::Device;
+use super::rank::Chip;
 use super::registration::Holdings;
 use crate::config::Config;
 use crate::control::{Answer, Connection, Message, STAGED_PROTOCOL};
@@ -69,7 +71,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
-use crate::plan::Slots;
+use crate::plan::{LinkClass, Slots};
 use crate::transport::{Job, Request};
 
 /// Threads of all routes of an engine.
@@ -282,8 +284,9 @@ impl Staged {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::StaleHandle, Stage::Submit, "the engine was shut down"));
         }
-        let station =
-            stations.entry(device.id()).or_insert_with(|| Station::new(Arc::downgrade(self), device));
+        let station = stations
+            .entry(device.id())
+            .or_insert_with(|| Station::new(Arc::downgrade(self), device, self.turns(device)));
         Ok(Arc::clone(station))
     }
 
@@ -323,6 +326,15 @@ impl Staged {
             report.slots_held_back = report.slots_held_back.saturating_add(counts.held_back);
         }
         report
+    }
+
+    /// Threads that start copies on a device at a time: one, where its launches are in one row.
+    fn turns(&self, device: &Device) -> usize {
+        let class = match device.chip() {
+            Chip::A3 => LinkClass::A3Hccs,
+            Chip::A2 | Chip::Other => LinkClass::A2Hccs,
+        };
+        if self.channels.costs().costs(class).launches_per_device { 1 } else { route::LANES_PER_ROUTE }
     }
 
     /// What the choice of a route has to know about slots.

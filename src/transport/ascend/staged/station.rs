@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use super::super::device::Device;
 use super::Staged;
 use super::agent::Agent;
+use super::gate::Gate;
 use super::ring::Ring;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
@@ -30,18 +31,20 @@ pub struct Station {
     ring: Mutex<Making>,
     made: Condvar,
     agent: Agent,
+    gate: Arc<Gate>,
 }
 
 impl Station {
-    /// Without a ring yet.
+    /// Without a ring yet. `turns` threads start copies at a time.
     #[must_use]
-    pub fn new(staged: Weak<Staged>, device: &Arc<Device>) -> Arc<Self> {
+    pub fn new(staged: Weak<Staged>, device: &Arc<Device>, turns: usize) -> Arc<Self> {
         Arc::new(Self {
             staged,
             device: Arc::clone(device),
             ring: Mutex::default(),
             made: Condvar::new(),
             agent: Agent::default(),
+            gate: Arc::new(Gate::new(turns)),
         })
     }
 
@@ -49,6 +52,12 @@ impl Station {
     #[must_use]
     pub fn device(&self) -> &Arc<Device> {
         &self.device
+    }
+
+    /// Who may start copies on it.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// What serves peers on it.

@@ -1,0 +1,121 @@
+//! What aggregation can give at best, from the table of costs.
+//!
+//! # The limit
+//!
+//! Direct, a block of `n` bytes costs a descriptor: `d(n) = max(launch, setup + n / rate, n / wire)`. Staged, it costs a
+//! copy into a slot at one end and one out of a slot at the other, `c(n) = max(copy, n / copy rate)` each, and its share
+//! of one descriptor for the whole slot of `S` bytes. In a run so long that filling and emptying the row of slots does
+//! not count, the three stages work at the same time, and a block takes as long as the slowest of them:
+//!
+//! ```text
+//! s(n) = max( (c(n) + launch * n / S) , (setup + S / rate) * n / S , c(n) )
+//!             gather and launch         wire                         scatter
+//! limit(n) = d(n) / s(n)
+//! ```
+//!
+//! Two things follow without any number. Blocks gain only while `d(n)` is more than `c(n)`: where starting a copy costs
+//! as much as starting a descriptor there is nothing to gain. And no block gains more than `launch / copy`, since a
+//! copy is started for each. Where the threads of a device start copies side by side, `k` of them divide `c(n)` by `k`.
+//!
+//! # By the built-in table
+//!
+//! Slots of 4 MiB; a number above 1 is how much faster than direct a long staged run can be. The first number is with
+//! launches of a device in one row, the second with four threads that launch side by side. A test computes the table.
+//!
+//! | link | way | 16 KiB | 32 KiB | 64 KiB | 128 KiB | 256 KiB | 512 KiB | 1 MiB | 2 MiB |
+//! |---|---|---|---|---|---|---|---|---|---|
+//! | a2-hccs | write | 1.00 / 4.00 | 0.99 / 4.00 | 0.98 / 3.69 | 0.97 / 1.85 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 |
+//! | a2-hccs | read | 1.00 / 4.03 | 1.00 / 4.03 | 0.99 / 4.03 | 0.98 / 2.48 | 0.95 / 1.24 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 |
+//! | a2-roce | write | 1.93 / 7.80 | 1.92 / 7.80 | 1.89 / 7.34 | 1.84 / 3.67 | 1.74 / 1.83 | 1.35 / 1.35 | 1.15 / 1.15 | 1.05 / 1.05 |
+//! | a2-roce | read | 1.97 / 7.93 | 1.95 / 7.93 | 1.92 / 7.93 | 1.87 / 4.28 | 1.76 / 2.14 | 1.07 / 1.07 | 1.00 / 1.00 | 1.00 / 1.00 |
+//! | a3-hccs | write | 0.18 / 0.72 | 0.18 / 0.72 | 0.18 / 0.72 | 0.19 / 0.77 | 0.33 / 1.17 | 0.60 / 1.08 | 1.03 / 1.03 | 1.01 / 1.01 |
+//! | a3-hccs | read | 0.18 / 0.74 | 0.19 / 0.77 | 0.23 / 0.91 | 0.30 / 1.19 | 0.43 / 1.51 | 0.70 / 1.24 | 1.10 / 1.10 | 1.03 / 1.03 |
+//! | a3-hccs-2node | write | 0.80 / 3.19 | 0.82 / 3.30 | 0.87 / 3.51 | 0.98 / 3.92 | 1.18 / 2.55 | 1.57 / 1.72 | 1.31 / 1.31 | 1.10 / 1.10 |
+//! | a3-hccs-2node | read | 0.56 / 2.26 | 0.58 / 2.34 | 0.62 / 2.50 | 0.70 / 2.82 | 0.86 / 2.42 | 1.16 / 1.66 | 1.28 / 1.28 | 1.09 / 1.09 |
+//! | a3-roce | write | 0.81 / 3.25 | 0.89 / 3.55 | 1.04 / 2.13 | 1.33 / 1.38 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 |
+//! | a3-roce | read | 0.81 / 3.25 | 0.89 / 3.55 | 1.04 / 2.13 | 1.33 / 1.38 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 |
+//!
+//! The engine stages a group only where the whole group is modelled at least 5 % faster, filling and emptying included:
+//! see [`choose`](super::choose). Short groups have less of an advantage than the table says, or none.
+
+use super::choice::Slots;
+use super::cost::{LinkCosts, Side};
+use crate::plan::Direction;
+
+/// How much faster than direct a long staged run of device memory can be: the time of a block direct over its time
+/// staged.
+#[must_use]
+pub fn limit(costs: &LinkCosts, slots: &Slots, direction: Direction, block_bytes: u32) -> f64 {
+    let block = f64::from(block_bytes);
+    let slot = f64::from(u32::try_from(slots.slot_bytes).unwrap_or(u32::MAX)).max(block);
+    let share = block / slot;
+    let descriptor = costs.descriptor(direction);
+    let (launchers, launch) = if costs.launches_per_device {
+        (1.0, descriptor.launch_us)
+    } else {
+        (f64::from(slots.launchers.max(1)), 0.0)
+    };
+    let copy = costs.copy(Side::Device).time_us(block) / launchers;
+    let wire = descriptor.moving_us(slot) * share;
+    descriptor.time_us(block) / (copy + launch * share).max(wire)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{CostTable, LinkClass};
+
+    const SLOTS: Slots = Slots { slot_bytes: 4 << 20, count: 4, launchers: 4 };
+
+    fn lines() -> Vec<String> {
+        let table = CostTable::built_in();
+        let mut lines = Vec::new();
+        for class in LinkClass::ALL {
+            for direction in [Direction::Write, Direction::Read] {
+                let cells = (14..22).map(|shift| {
+                    let limit = |launches_per_device| {
+                        let costs = LinkCosts { launches_per_device, ..table.costs(class) };
+                        limit(&costs, &SLOTS, direction, 1 << shift)
+                    };
+                    format!("{:.2} / {:.2}", limit(true), limit(false))
+                });
+                let cells: Vec<String> = cells.collect();
+                lines.push(format!(
+                    "//! | {} | {} | {} |",
+                    class.name(),
+                    direction.name(),
+                    cells.join(" | ")
+                ));
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn the_table_of_the_documentation_is_what_the_costs_say() {
+        let source = include_str!("gain.rs");
+        for line in lines() {
+            assert!(
+                source.lines().any(|known| known == line),
+                "not in the documentation:\n{}",
+                lines().join("\n")
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_gains_more_than_a_launch_against_a_copy() {
+        let table = CostTable::built_in();
+        for class in LinkClass::ALL {
+            let costs = table.costs(class);
+            for direction in [Direction::Write, Direction::Read] {
+                for shift in 12..24 {
+                    let gain = limit(&costs, &SLOTS, direction, 1 << shift);
+                    let block = f64::from(1_u32 << shift);
+                    let most = costs.descriptor(direction).time_us(block) / costs.device_copy.launch_us;
+                    assert!(gain <= most + 1e-9 || gain <= 1.25, "{} {shift}: {gain} {most}", class.name());
+                }
+            }
+        }
+    }
+}
