@@ -344,3 +344,29 @@ fn memory_that_is_to_be_had_at_once_has_to_be_there() {
     let store = store::store(&master, 1 << 40);
     store.put(b"k2", b"value", &PLAIN()).unwrap();
 }
+
+#[test]
+fn a_metadata_service_in_place_of_peer_to_peer() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let flag = format!("--http_metadata_server_port={port}");
+    let master = Master::start(&[
+        "--enable_http_metadata_server=true",
+        "--http_metadata_server_host=127.0.0.1",
+        &flag,
+    ]);
+    let make = |segment| {
+        let mut options = options(&master.address, segment);
+        options.metadata_server = format!("http://127.0.0.1:{port}/metadata");
+        Store::setup(options).unwrap()
+    };
+    let (owner, reader) = (make(64 * MIB), make(0));
+    let value = pattern(9, 70_000);
+    reader.put(b"k", &value, &PLAIN()).unwrap();
+    same(&owner.get(b"k").unwrap(), &value, "owner");
+    same(&reader.get(b"k").unwrap(), &value, "reader");
+    let mooncake::store::Placement::Memory(buffer) = reader.replicas(b"k").unwrap().remove(0).placement
+    else {
+        panic!("it lies in memory")
+    };
+    assert_eq!(&*buffer.endpoint, owner.hostname(), "with a service the name is where peers look it up");
+}
