@@ -32,7 +32,9 @@ PROGRAMS = ("mooncake", "transfer_engine_bench", "mooncake_master", "cann-sim-co
 # A build of a part of the tree still makes a wheel.
 OPTIONAL_PROGRAMS = frozenset(("cann-sim-control", "cann-probe"))
 SCRIPTS = (
+    "mc_store_rest_server",
     "mooncake",
+    "mooncake_client",
     "mooncake_http_metadata_server",
     "mooncake_master",
     "transfer_engine_bench",

@@ -72,7 +72,6 @@ def test_cut_tensors_are_there_by_name(name):
         mooncake.store.get_free_func_addr,
         mooncake.store.EngramStore,
         mooncake.store.MooncakeDistributedNoFRegister,
-        lambda: MooncakeDistributedStore().mount_segment("path", 1),
     ],
 )
 def test_what_is_not_offered_says_so(use):
@@ -83,6 +82,7 @@ def test_what_is_not_offered_says_so(use):
 def test_unoffered_methods_answer_with_their_code():
     store = MooncakeDistributedStore()
     assert store.setup_dummy(1, 1, "") == StoreCode.NOT_SUPPORTED
+    assert store.mount_segment("path", 1) == {"ret": StoreCode.NOT_SUPPORTED, "segment_ids": []}
     assert store.create_copy_task("k", ["s"]) == ((0, 0), StoreCode.NOT_SUPPORTED)
     assert store.batch_put_session_start(["a", "b"], [1, 1]) == [StoreCode.NOT_SUPPORTED] * 2
     assert "not offered" in str(mooncake.store.last_error())

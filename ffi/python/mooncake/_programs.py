@@ -36,6 +36,20 @@ def mooncake_master() -> int:
     return _become("mooncake_master")
 
 
+def mooncake_client() -> int:
+    """A process that lends memory to the pool."""
+    from .mooncake_client import main
+
+    return main()
+
+
+def mc_store_rest_server() -> int:
+    """The pool behind HTTP."""
+    from .mooncake_store_service import main
+
+    return main()
+
+
 def mooncake_http_metadata_server() -> int:
     """Upstream's name of ``mooncake metadata-server``."""
     return _become("mooncake", "metadata-server")

@@ -81,12 +81,12 @@ class UnofferedMethods(Client):
     def mount_segment(
         self, path: str, size: int, offset: int = 0, protocol: str = "tcp", location: str = ""
     ) -> dict[str, Any]:
-        """A file as memory of the pool; raises."""
-        _raise("mount_segment")
+        """A file as memory of the pool: NOT_SUPPORTED under "ret"."""
+        return {"ret": refuse("mount_segment"), "segment_ids": []}
 
     def allocate_and_mount_segment(self, size: int, protocol: str = "tcp", location: str = "") -> dict[str, Any]:
-        """More memory for the pool after ``setup``; raises."""
-        _raise("allocate_and_mount_segment")
+        """More memory for the pool after ``setup``: NOT_SUPPORTED under "ret"."""
+        return {"ret": refuse("allocate_and_mount_segment"), "segment_ids": []}
 
     def unmount_segment(self, segment_ids: Sequence[str], grace_period_seconds: int = 0) -> int:
         """NOT_SUPPORTED: ``close`` takes this client's memory from the pool."""
