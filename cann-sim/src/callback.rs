@@ -122,8 +122,17 @@ struct Callback {
 impl Work for Callback {
     fn run(&mut self, stream: &Stream) -> Outcome {
         let Some(report) = self.report.take() else { return Ok(()) };
+        stream.timed(|| {
+            self.hand_over(report, stream);
+            Ok(())
+        })
+    }
+}
+
+impl Callback {
+    /// Gives the report to its thread and, where that blocks, waits until it ran or the stream is aborted.
+    fn hand_over(&self, report: Report, stream: &Stream) {
         let done = Arc::clone(&report.done);
-        stream.settle();
         let mut queue = self.reports.queue.lock();
         queue.push_back(report);
         self.reports.changed.notify_all();
@@ -134,7 +143,6 @@ impl Work for Callback {
             // Aborted: what its thread has not begun must not run later.
             queue.retain(|report| !Arc::ptr_eq(&report.done, &done));
         }
-        Ok(())
     }
 }
 

@@ -134,6 +134,22 @@ impl Stream {
         }
     }
 
+    /// Runs what no profile charges, after everything before it: what it takes on this machine is what it takes.
+    pub fn timed(&self, work: impl FnOnce() -> Outcome) -> Outcome {
+        if cost::costs().is_none() {
+            return work();
+        }
+        self.settle();
+        if self.is_aborting() {
+            return Ok(()); // its turn did not come
+        }
+        let started_ns = clock::machine_ns();
+        let outcome = work();
+        let took_ns = clock::machine_ns().saturating_sub(started_ns);
+        self.extend(self.model_end_ns().saturating_add(took_ns));
+        outcome
+    }
+
     /// Holds the executor until a time of the machine's clock, or until the stream is aborted.
     pub fn hold(&self, time_ns: u64) {
         if time_ns > clock::machine_ns() {

@@ -105,11 +105,15 @@ impl Task {
                 }
                 Course::Aborted => Ok(()),
             },
-            Self::Fill { target, value, length } => copy::fill(&target, value, length),
+            Self::Fill { target, value, length } => stream.timed(|| copy::fill(&target, value, length)),
             Self::Work(mut work) => work.run(stream),
             Self::Record { event, generation } => {
                 stream.settle();
-                event.complete(generation, stream.model_end_ns());
+                if cost::costs().is_some() && stream.is_aborting() {
+                    event.lose(generation); // its turn did not come
+                } else {
+                    event.complete(generation, stream.model_end_ns());
+                }
                 Ok(())
             }
             Self::Wait { event, generation, deadline } => {
@@ -125,13 +129,11 @@ impl Task {
                 }
             }
             Self::Call(call) => {
-                stream.settle();
-                // SAFETY: the program promised that the function may be called once with this argument.
-                unsafe { (call.function)(call.argument) };
-                if cost::costs().is_some() {
-                    stream.extend(clock::machine_ns()); // its own time counts
-                }
-                Ok(())
+                stream.timed(|| {
+                    // SAFETY: the program promised that the function may be called once with this argument.
+                    unsafe { (call.function)(call.argument) };
+                    Ok(())
+                })
             }
             Self::Fail(fail) => Err(fail),
         }

@@ -7,24 +7,24 @@ mod support;
 
 cases! { "cost.c":
     /// Facts 6, A2 RoCE.
-    descriptors_over_roce ("CANN_SIM_PROFILE" = "a2-roce", "CANN_SIM_SLOWDOWN" = "100"),
+    descriptors_over_roce ("CANN_SIM_PROFILE" = "a2-roce", "CANN_SIM_SLOWDOWN" = "400"),
     /// Facts 6, A3 HCCS in one node.
-    descriptors_over_hccs ("CANN_SIM_PROFILE" = "a3-hccs", "CANN_SIM_SLOWDOWN" = "1000"),
+    descriptors_over_hccs ("CANN_SIM_PROFILE" = "a3-hccs", "CANN_SIM_SLOWDOWN" = "3000"),
     /// Facts 7.1, cost model: tokens per device port and direction.
     processes_share_a_port ("CANN_SIM_PROFILE" = "a3-roce", "CANN_SIM_SLOWDOWN" = "100", "CANN_SIM_SOC" = "Ascend910B3"),
     /// Facts 6, host launch costs and H2D/D2H.
-    copies_of_the_runtime ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "100"),
+    copies_of_the_runtime ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "500"),
     /// Facts 6, host launch costs.
-    launches_of_a_device_are_in_a_row ("CANN_SIM_PROFILE" = "a3-hccs", "CANN_SIM_SLOWDOWN" = "500"),
+    launches_of_a_device_are_in_a_row ("CANN_SIM_PROFILE" = "a3-hccs", "CANN_SIM_SLOWDOWN" = "2000"),
     /// Facts 6, host launch costs.
     threads_launch_for_themselves
-        ("CANN_SIM_PROFILE" = "a3-hccs", "CANN_SIM_SLOWDOWN" = "500", "CANN_SIM_LAUNCH" = "thread"),
+        ("CANN_SIM_PROFILE" = "a3-hccs", "CANN_SIM_SLOWDOWN" = "2000", "CANN_SIM_LAUNCH" = "thread"),
     /// Facts 7.1 and 1.6: asynchronous, and complete when it is.
-    nothing_completes_early ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "1000"),
+    nothing_completes_early ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "5000"),
     /// Facts 1.6: an abort stops the running task.
     an_abort_ends_a_paced_transfer ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "10000"),
     /// Facts 6: control messages at the same slow-down.
-    messages ("CANN_SIM_PROFILE" = "a2-roce", "CANN_SIM_SLOWDOWN" = "1000"),
+    messages ("CANN_SIM_PROFILE" = "a2-roce", "CANN_SIM_SLOWDOWN" = "10000"),
     /// Facts 7.1: the null profile.
     null_charges_nothing,
 }

@@ -82,7 +82,7 @@ enum Action {
 enum Change {
     /// Puts these rules in the place of all others.
     Set {
-        /// NAME[/WHERE]=ACTION[@[all:]N[+]], joined by ';' (see the crate's module `fault`).
+        /// `NAME[/WHERE]=ACTION[@[all:]N[+]]`, joined by ';' (see the crate's module `fault`).
         rules: String,
         /// Only this process; else all of the namespace.
         #[arg(long)]

@@ -15,7 +15,8 @@
 //! | `aclrtMemcpyBatch` | the batch and each item | host link; the caller waits |
 //! | a message of the program ([`export`](crate::export::cost)) | none | the message |
 //!
-//! Everything else takes what this machine takes: events, waits, fills, contexts, registration, preparation.
+//! Everything else takes what this machine takes: fills, functions of the program, contexts, registration, preparation.
+//! Events and waits take nothing. What a scripted fault delays is on the machine's clock too, and not in model time.
 //!
 //! # Shared resources
 //!
@@ -29,7 +30,7 @@
 //! # Time
 //!
 //! Model time is the machine's monotonic clock divided by `CANN_SIM_SLOWDOWN`: with 20, what takes 10 microseconds on
-//! hardware takes 200 here. It must be large enough for this machine to move the bytes in the time; 20 to 50 is good
+//! hardware takes 200 here. All processes of a namespace have to name the same. It must be large enough for this machine to move the bytes in the time; 20 to 50 is good
 //! for the faster links. All ends follow by adding, never from when a sleep came back: a stream that is late catches
 //! up, and each thread has a clock that leaves out by how much its waits overslept ([`clock`]). An operation never
 //! shows as complete before its end. Timeouts of the vendor's calls, and times that events tell, are on the machine's

@@ -1,6 +1,6 @@
 //! The C functions. Each one checks its pointers, calls a rule, and answers the rule's number; no rule is here.
 //!
-//! [`export!`] wraps every function: a panic becomes the vendor's internal error instead of unwinding into C, and the
+//! The macro `export!` wraps every function: a panic becomes the vendor's internal error instead of unwinding into C, and the
 //! sentence of a failure is kept for `aclGetRecentErrMsg`.
 
 pub mod callback;
