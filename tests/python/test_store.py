@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from blocks import HostBlock, pattern
+from mooncake.engine import TransferEngine
 from mooncake.store import MooncakeDistributedStore, ReplicateConfig, SoftPinAction, StoreCode, last_error
 from pool import MIB, join, master, masters, wait_until  # noqa: F401
 
@@ -19,6 +20,8 @@ INVALID = StoreCode.INVALID_PARAMS
 def store(master):  # noqa: F811
     made = MooncakeDistributedStore()
     assert made.setup("localhost", "P2PHANDSHAKE", 256 * MIB, 64 * MIB, "tcp", "eth0", master.address) == 0
+    host, port = made.get_hostname().split(":")
+    assert host == "localhost" and 12300 <= int(port) <= 14300, "a port of upstream's range where none was given"
     yield made
     assert made.close() == 0
 
@@ -414,25 +417,40 @@ class TestManyBuffers:
 
 
 class TestPlacement:
-    def test_copies_on_different_segments(self, join, masters, key):  # noqa: F811
+    @staticmethod
+    def places(store, key) -> list[str]:
+        """The names of the segments that have a copy."""
+        copies = store.get_replica_desc(key)
+        assert all(copy.is_memory_replica() and copy.status.name == "COMPLETE" for copy in copies)
+        return [copy.get_memory_descriptor().buffer_descriptor.transport_endpoint for copy in copies]
+
+    def test_a_copy_outlives_the_owner_of_the_other(self, join, masters, key):  # noqa: F811
         own = masters()
-        stores = [join(own) for _ in range(3)]
+        engines = [TransferEngine() for _ in range(2)]
+        for engine in engines:
+            assert engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", "") == 0
+        # With an engine of its own each store has the name of its endpoint.
+        names = [f"127.0.0.1:{engine.get_rpc_port()}" for engine in engines]
+        stores = {name: join(own, host=name, engine=engine.get_engine()) for name, engine in zip(names, engines)}
+        reader = join(own, segment=0)
         config = ReplicateConfig()
         config.replica_num = 2
-        assert stores[0].put(key=key, value=pattern(MIB, 7), config=config) == 0
-        copies = stores[1].get_replica_desc(key)
-        endpoints = {copy.get_memory_descriptor().buffer_descriptor.transport_endpoint for copy in copies}
-        assert len(endpoints) == 2 and all(copy.is_memory_replica() for copy in copies)
-        assert {copy.get_memory_descriptor().buffer_descriptor.size for copy in copies} == {MIB}
-        names = {store.get_replica_desc(key)[0].status.name for store in stores}
-        assert names == {"COMPLETE"}
-        # One of the two owners leaves: the other copy is read.
-        for store in stores[:2]:
-            store.close()
-            reader = stores[2]
-            if reader.get(key):
-                assert reader.get(key) == pattern(MIB, 7)
-        assert stores[2].health_check() == 0
+        value = pattern(MIB, 7)
+        assert reader.put(key=key, value=value, config=config) == 0
+        assert sorted(self.places(reader, key)) == sorted(names), "each on a segment of its own"
+        gone, left = self.places(reader, key)
+        assert stores[gone].close() == 0
+        assert self.places(reader, key) == [left]
+        assert reader.get(key) == value and stores[left].get(key) == value
+        # The one that left comes back, and takes part again.
+        arguments = (gone, "P2PHANDSHAKE", 64 * MIB, MIB, "tcp", "", own.address)
+        assert stores[gone].setup(*arguments, engine=engines[names.index(gone)].get_engine()) == 0
+        assert stores[gone].get(key) == value
+        assert reader.put(key + "/again", value, config) == 0
+        assert sorted(self.places(reader, key + "/again")) == sorted(names)
+        # More copies than segments: as many as there is room for.
+        config.replica_num = 5
+        assert reader.put(key + "/five", b"value", config) == 0 and len(self.places(reader, key + "/five")) == 2
 
     def test_the_segment_that_is_preferred(self, join, masters, key):  # noqa: F811
         own = masters()
@@ -471,6 +489,13 @@ class TestPlacement:
         assert key + "3" not in mine.batch_replica_clear([key + "1", key + "3"]), "another client's is not touched"
         cleared = wait_until(lambda: mine.batch_replica_clear([key + "1"]), "the lease ends")
         assert cleared == [key + "1"] and mine.is_exist(key + "1") == 0 and mine.is_exist(key + "2") == 1
+        assert mine.batch_replica_clear([key + "2"], "no:1") == [] and mine.batch_replica_clear([]) == []
+        segments = [mine.get_hostname(), other.get_hostname()]
+        named = wait_until(
+            lambda: [name for name in segments if mine.batch_replica_clear([key + "2"], segment_name=name)],
+            "the lease ends",
+        )
+        assert len(named) == 1 and mine.is_exist(key + "2") == 0, "only the segment that has the copy drops it"
 
 
 def test_a_full_pool_evicts_and_then_says_so(join, masters, key):  # noqa: F811

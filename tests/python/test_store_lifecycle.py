@@ -300,6 +300,39 @@ sys.stdin.read()
         owner.wait()
 
 
+def test_a_reader_is_killed_while_it_reads(masters, join):  # noqa: F811
+    own = masters()
+    owner, other = join(own), join(own, segment=0)
+    value = pattern(8 * MIB, 5)
+    block = HostBlock(len(value), seed=5)
+    assert owner.put_from("read", block.address, len(value)) == 0
+    code = f"""
+from blocks import HostBlock
+from mooncake.store import MooncakeDistributedStore
+store = MooncakeDistributedStore()
+assert store.setup("127.0.0.1", "P2PHANDSHAKE", 0, 0, "tcp", "", "{own.address}") == 0
+target = HostBlock({len(value)})
+assert store.get_into("read", target.address, target.length) == target.length
+print("ready", flush=True)
+while True:
+    store.get_into("read", target.address, target.length)
+"""
+    for settings in ({}, {"MOONCAKE_TRANSFER_SAME_HOST": "0"}):
+        reader = subprocess.Popen(
+            [sys.executable, "-c", code], env=clean_environment(**settings), stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert reader.stdout.readline() == "ready\n"
+        finally:
+            reader.kill()
+            reader.wait()
+        assert other.get("read") == value and owner.get("read") == value
+        assert owner.put("after", b"value") == 0 and other.get("after") == b"value"
+        assert owner.remove("after", True) == 0
+    wait_until(lambda: owner.remove("read") == 0, "its lease ends as any other")
+    assert other.is_exist("read") == 0
+
+
 def test_the_interpreter_lock_held_for_longer_than_a_clients_life(masters, join):  # noqa: F811
     """Promise 9: the heartbeat is the library's own; nothing that Python does starves it."""
     own = masters("--client_ttl=1")

@@ -120,6 +120,23 @@ def test_memory_of_the_caller(store, torch):
     assert store.get_tensor_into("absent", place.address, place.length) is None
 
 
+def test_files_need_safetensors(store, torch, tmp_path):
+    kept, copy = tensor(torch, "int32", (4,), struct.pack("<4i", 1, 2, 3, 4)), str(tmp_path / "kept.safetensors")
+    assert store.put_tensor("kept", kept) == 0
+    assert store.save_tensor_to_safetensor("absent", copy) == StoreCode.OBJECT_NOT_FOUND
+    try:
+        import safetensors.torch  # noqa: F401
+    except ImportError:
+        assert store.save_tensor_to_safetensor("kept", copy) == StoreCode.NOT_SUPPORTED
+        assert store.load_tensor_from_safetensor("kept", copy) is None
+        assert "safetensors is not installed" in last_error().message
+        return
+    assert store.save_tensor_to_safetensor("kept", copy) == 0
+    assert store.remove("kept", True) == 0
+    assert store.load_tensor_from_safetensor("kept", copy) is not None
+    assert store.get("kept")[HEADER_BYTES:] == struct.pack("<4i", 1, 2, 3, 4)
+
+
 def test_without_torch(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert store.put_tensor("key", object()) == StoreCode.NOT_SUPPORTED
