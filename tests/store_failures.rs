@@ -283,3 +283,26 @@ fn a_read_whose_lease_ran_out_is_no_success() {
     });
     master.signal("-CONT");
 }
+
+/// Memory of files that this process has mapped and touched, in bytes.
+fn shared_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssShmem:")).unwrap();
+    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn memory_of_an_owner_that_died_is_not_kept_by_its_readers() {
+    let master = Master::start(&["--client_ttl=2"]);
+    let mut peer = owner(&master, 256 * MIB, &[]);
+    let reader = store::store(&master, 0);
+    let value = pattern(1, 64 * MIB as usize);
+    reader.put(b"k", &value, &PLAIN()).unwrap();
+    same(&reader.get(b"k").unwrap(), &value, "value");
+    if shared_bytes() < 64 * MIB {
+        return mooncake_test_support::skip("memory of other processes is not mapped here");
+    }
+    peer.child.kill();
+    eventually("the reader lets go of it", || shared_bytes() < MIB);
+    eventually("the key is gone", || code(&reader.get(b"k")) == -704);
+}
