@@ -8,6 +8,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::memory::copy::copy_host;
@@ -163,6 +164,14 @@ pub(crate) fn unexpected(socket: &impl AsFd) -> Option<io::Result<usize>> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
         other => Some(other),
     }
+}
+
+/// Waits until a socket has bytes or has ended; false when the time was over first.
+pub(crate) fn wait_readable(socket: &impl AsFd, limit: Duration) -> bool {
+    let mut entry = libc::pollfd { fd: socket.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let limit_ms = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX).max(1);
+    // SAFETY: one entry, which lives until the call returns, as the socket does.
+    unsafe { libc::poll(&raw mut entry, 1, limit_ms) > 0 }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::lane::Lane;
 use super::reactor::Reactor;
 use super::settings::Settings;
 use super::transfer::{Cursor, Over, Piece, Transfer, report};
+use crate::batch::Help;
 use crate::error::{Code, Error, Result, Stage};
 use crate::transport::Job;
 
@@ -95,6 +96,7 @@ impl TcpPeer {
 
     /// Takes a job; every extent of it is reported in the end. Never blocks on the peer.
     pub(super) fn submit(self: &Arc<Self>, job: Job) {
+        let submission = Arc::clone(&job.submission);
         let transfer = Transfer::new(job, self.settings.lanes, self.confirmed, self);
         if transfer.pieces() == 0 {
             return;
@@ -129,15 +131,22 @@ impl TcpPeer {
         } else {
             pieces
         };
-        let woken = self.wake(wanted.clamp(1, self.settings.lanes.max(1)), small);
+        let batch = Arc::clone(submission.batch());
+        let woken = self.wake(wanted.clamp(1, self.settings.lanes.max(1)), small).map(|lane| {
+            if let Some(lane) = lane.filter(|_| small && self.keeps_lanes()) {
+                let help: Weak<dyn Help> = Arc::downgrade(&lane) as Weak<dyn Help>;
+                // It is under way already: nobody depends on the help.
+                let _ = batch.offer(help);
+            }
+        });
         let stopped = self.reactor.upgrade().is_none_or(|reactor| reactor.is_stopped());
         if let Err(error) = woken.and_then(|()| if stopped { Err(self.closing()) } else { Ok(()) }) {
             self.close(&error);
         }
     }
 
-    /// Wakes `wanted` lanes, idle ones first; makes lanes while there are fewer.
-    fn wake(self: &Arc<Self>, wanted: usize, small: bool) -> Result<()> {
+    /// Wakes `wanted` lanes, idle ones first; makes lanes while there are fewer. Gives the lane if it is one.
+    fn wake(self: &Arc<Self>, wanted: usize, small: bool) -> Result<Option<Arc<Lane>>> {
         if self.lanes.read().len() < wanted {
             let reactor = self.reactor.upgrade().ok_or_else(|| self.closing())?;
             let mut lanes = self.lanes.write();
@@ -149,14 +158,14 @@ impl TcpPeer {
         if let (1, Some(first)) = (wanted, lanes.first()) {
             let lane = lanes.iter().find(|lane| lane.is_idle()).unwrap_or(first);
             lane.wake(small);
-            return Ok(());
+            return Ok(Some(Arc::clone(lane)));
         }
         let idle = lanes.iter().filter(|lane| lane.is_idle());
         let busy = lanes.iter().filter(|lane| !lane.is_idle());
         for lane in idle.chain(busy).take(wanted) {
             lane.wake(false);
         }
-        Ok(())
+        Ok(None)
     }
 
     fn closing(&self) -> Error {

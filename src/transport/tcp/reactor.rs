@@ -8,12 +8,14 @@
 //! within [`TICK`]; the session a loop serves is touched by its thread alone; a lane by who holds its lock.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use parking_lot::Mutex;
 
@@ -56,6 +58,17 @@ enum Command {
     Detach(Token),
 }
 
+/// What of a lane's socket wakes its loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// That bytes have come, and that there is room for more.
+    Everything,
+    /// That bytes have come. Changing to this raises no event by itself, as an idle socket always has room.
+    Arrivals,
+    /// Nothing: somebody else looks after the socket.
+    Nothing,
+}
+
 /// What other threads see of a loop.
 pub(super) struct Handle {
     waker: Waker,
@@ -81,14 +94,31 @@ impl Handle {
     }
 
     /// Registers the socket of a lane. The loop knows the lane already.
-    pub(super) fn watch(&self, token: Token, stream: &mut TcpStream) -> std::io::Result<()> {
-        self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE)
+    pub(super) fn watch(&self, token: Token, stream: &TcpStream) -> std::io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut SourceFd(&stream.as_raw_fd()), token, interest)
+    }
+
+    /// Changes what of a lane's socket wakes the loop.
+    pub(super) fn watch_for(
+        &self,
+        token: Token,
+        stream: &TcpStream,
+        watched: Watched,
+    ) -> std::io::Result<()> {
+        let interest = match watched {
+            Watched::Everything => Interest::READABLE | Interest::WRITABLE,
+            Watched::Arrivals => Interest::READABLE,
+            // Urgent data, which the protocol does not have: there is no interest in nothing.
+            Watched::Nothing => Interest::PRIORITY,
+        };
+        self.registry.reregister(&mut SourceFd(&stream.as_raw_fd()), token, interest)
     }
 
     /// Takes a socket out again.
-    pub(super) fn forget(&self, stream: &mut TcpStream) {
-        // A socket that cannot be taken out is closed next, which takes it out.
-        let _ = self.registry.deregister(stream);
+    pub(super) fn forget(&self, stream: &TcpStream) {
+        // A socket that cannot be taken out is closed soon, which takes it out.
+        let _ = self.registry.deregister(&mut SourceFd(&stream.as_raw_fd()));
     }
 
     /// Gives a lane a turn on the loop's thread.

@@ -11,13 +11,13 @@ use super::failure::{io_error, unreachable};
 use super::{Lane, Phase, State};
 use crate::error::{Code, Error, Stage};
 use crate::transport::tcp::peer::TcpPeer;
-use crate::transport::tcp::reactor::Turn;
+use crate::transport::tcp::reactor::{Turn, Watched};
 use crate::transport::tcp::transfer::Over;
 
 impl Lane {
     pub(super) fn disconnect(&self, state: &mut State) {
-        if let Some(mut stream) = state.stream.take() {
-            self.handle.forget(&mut stream);
+        if let Some(stream) = state.stream.take() {
+            self.handle.forget(&stream);
         }
         if state.phase == Phase::Ready
             && let Some(peer) = self.peer.upgrade()
@@ -41,13 +41,14 @@ impl Lane {
             let error = Error::new(Code::Dns, Stage::Connect, "the peer has no address");
             return self.next_address(state, peer, error, overs);
         };
-        let started = TcpStream::connect(*address).and_then(|mut stream| {
-            self.handle.watch(self.token, &mut stream)?;
+        let started = TcpStream::connect(*address).and_then(|stream| {
+            self.handle.watch(self.token, &stream)?;
             Ok(stream)
         });
         match started {
             Ok(stream) => {
-                state.stream = Some(stream);
+                state.stream = Some(Arc::new(stream));
+                state.watched = Watched::Everything;
                 let now = Instant::now();
                 let until = now.checked_add(peer.settings.connect_timeout).unwrap_or(now);
                 state.phase = Phase::Connecting { until };

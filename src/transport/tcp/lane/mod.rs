@@ -10,6 +10,7 @@
 
 mod connecting;
 mod failure;
+mod helping;
 mod receiving;
 mod request;
 mod sending;
@@ -26,7 +27,7 @@ use mio::net::TcpStream;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::peer::TcpPeer;
-use super::reactor::{Handle, Turn};
+use super::reactor::{Handle, Turn, Watched};
 use super::transfer::{Over, report};
 use super::wire::STATUS_BYTES;
 use crate::error::{Code, Error, Stage};
@@ -61,7 +62,9 @@ enum Phase {
 
 struct State {
     phase: Phase,
-    stream: Option<TcpStream>,
+    stream: Option<Arc<TcpStream>>,
+    /// What of the stream wakes the loop.
+    watched: Watched,
     /// The address tried, as an index.
     address: usize,
     requests: VecDeque<Request>,
@@ -104,6 +107,7 @@ impl Lane {
             state: Mutex::new(State {
                 phase: Phase::Closed,
                 stream: None,
+                watched: Watched::Everything,
                 address: 0,
                 requests: VecDeque::with_capacity(MAX_REQUESTS),
                 sent: 0,
@@ -119,10 +123,11 @@ impl Lane {
     }
 
     /// Takes a connection that is up.
-    pub(super) fn adopt(&self, mut stream: TcpStream) -> io::Result<()> {
+    pub(super) fn adopt(&self, stream: TcpStream) -> io::Result<()> {
         let mut state = self.state.lock();
-        self.handle.watch(self.token, &mut stream)?;
-        state.stream = Some(stream);
+        self.handle.watch(self.token, &stream)?;
+        state.stream = Some(Arc::new(stream));
+        state.watched = Watched::Everything;
         self.up(&mut state);
         Ok(())
     }
@@ -342,7 +347,7 @@ impl Lane {
     /// An idle connection says nothing; one that does has ended or is out of step.
     fn check_idle(&self, state: &State) -> Result<(), Error> {
         let Some(stream) = &state.stream else { return Ok(()) };
-        match unexpected(stream) {
+        match unexpected(&**stream) {
             None => Ok(()),
             Some(Ok(0)) => Err(socket_error("the peer closed the connection")),
             Some(Ok(_)) => Err(socket_error("the peer sent bytes nobody asked for")),

@@ -87,7 +87,7 @@ impl Lane {
             status_seen = 0;
             bytes_seen = 0;
         }
-        let count = match list.receive(stream) {
+        let count = match list.receive(&**stream) {
             Ok(0) => return self.ended(state, overs).map(|()| Io::Blocked),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Io::Blocked),

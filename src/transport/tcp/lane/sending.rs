@@ -8,6 +8,7 @@ use super::failure::{io_error, is_fault};
 use super::{Io, Lane, State, TURN_BYTES};
 use crate::error::Error;
 use crate::memory::io::Send;
+use crate::transport::tcp::reactor::Watched;
 use crate::transport::tcp::transfer::Over;
 use crate::transport::tcp::wire::HEADER_BYTES;
 
@@ -63,9 +64,12 @@ impl Lane {
         if list.length_bytes() == 0 {
             return Ok(Io::Blocked);
         }
-        let count = match list.send(stream) {
+        let count = match list.send(&**stream) {
             Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Io::Blocked),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.watch_for(state, Watched::Everything)?;
+                return Ok(Io::Blocked);
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Io::Moved(0)),
             Err(error) if is_fault(&error) => return Ok(Io::Fault),
             Err(error) => return Err(io_error(&error)),
