@@ -66,22 +66,21 @@ def address_towards(master: str) -> str:
     return f"[{found}]" if ":" in found else found
 
 
-def wait_for_signal() -> int:
-    """The number of the first SIGTERM or SIGINT."""
+def watch_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set from now on."""
     import signal
 
     ended = threading.Event()
-    numbers: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: ended.set())
+    return ended
 
-    def end(number: int, _frame: object) -> None:
-        numbers.append(number)
-        ended.set()
 
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, end)
+def wait(ended: threading.Event) -> None:
+    """Sleeps until the event is set."""
+    # With a time limit, so that the interpreter gets to run the handlers on every platform.
     while not ended.wait(3600):
         pass
-    return numbers[0]
 
 
 def main(words: Optional[Sequence[str]] = None) -> int:
@@ -96,6 +95,7 @@ def main(words: Optional[Sequence[str]] = None) -> int:
         print("mooncake_client: --enable_offload: a copy on a disk is not offered", file=sys.stderr)
         return 1
     store = MooncakeDistributedStore()
+    ended = watch_signals()
     try:
         host = address_towards(flags.master_server_address) if flags.host in _WILDCARDS else flags.host
         code = store.setup(
@@ -117,7 +117,7 @@ def main(words: Optional[Sequence[str]] = None) -> int:
         print(f"mooncake_client: {describe(code)}", file=sys.stderr)
         return 1
     print(f"mooncake_client: {store.get_hostname()} is in the pool of {flags.master_server_address}", flush=True)
-    wait_for_signal()
+    wait(ended)
     store.close()
     return 0
 

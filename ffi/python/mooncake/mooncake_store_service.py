@@ -15,7 +15,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
-from .mooncake_client import wait_for_signal
+from .mooncake_client import wait, watch_signals
 from .mooncake_config import MooncakeConfig
 from .store import MooncakeDistributedStore, describe
 
@@ -42,8 +42,8 @@ class MooncakeStoreService:
         self.config = MooncakeConfig.from_dict(settings, "the settings")
         self.store = MooncakeDistributedStore()
 
-    def start(self, max_wait_s: float) -> bool:
-        """Joins the pool, trying again until the time is over."""
+    def start(self, max_wait_s: float, ended: threading.Event) -> bool:
+        """Joins the pool, trying again until the time is over or the event is set."""
         end = time.monotonic() + max_wait_s
         while True:
             code = self.store.setup(**self.config.setup_arguments())
@@ -52,7 +52,8 @@ class MooncakeStoreService:
             if time.monotonic() + _RETRY_S >= end:
                 logging.error("the pool cannot be joined within %s s: %s", max_wait_s, describe(code))
                 return False
-            time.sleep(_RETRY_S)
+            if ended.wait(_RETRY_S):
+                return False
 
     def answer(self, method: str, path: str, body: bytes) -> Answer:
         """Status and body, bytes or JSON."""
@@ -152,7 +153,8 @@ def main(words: Optional[Sequence[str]] = None) -> int:
     except (OSError, ValueError) as error:
         print(f"mc_store_rest_server: {error}", file=sys.stderr)
         return 1
-    if not service.start(flags.max_wait_time):
+    ended = watch_signals()
+    if not service.start(flags.max_wait_time, ended):
         return 1
     try:
         server = serve(service, flags.host, flags.port)
@@ -161,7 +163,7 @@ def main(words: Optional[Sequence[str]] = None) -> int:
         service.store.close()
         return 1
     print(f"mc_store_rest_server: listening on {server.server_address[1]}", flush=True)
-    wait_for_signal()
+    wait(ended)
     server.shutdown()
     service.store.close()
     return 0
