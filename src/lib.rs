@@ -146,6 +146,7 @@
 //! | bytes of one extent | `plan/extent.rs` | `MAX_EXTENT_BYTES` |
 //! | descriptors of one vendor call | `plan/extent.rs` | `MAX_EXTENTS_PER_CALL` |
 //! | a file of costs | `plan/cost_table.rs` | `MAX_TABLE_BYTES` |
+//! | copies of one batched call | `transport/ascend/raw/batch.rs` | `MAX_BATCH_COPIES` |
 //! | vendor calls in flight on a channel | `transport/ascend/session.rs` | `WINDOW` |
 //! | channels of an engine | `transport/ascend/channels.rs` | `CHANNEL_LIMIT` |
 //! | threads that make or run channels | `transport/ascend/workers.rs` | `WORKER_LIMIT` |

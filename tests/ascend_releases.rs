@@ -211,6 +211,35 @@ fn host_memory_goes_over_roce_with_the_older_family() {
     free(0, small);
 }
 
+/// Host memory over HCCS goes through slots; copies with the host are batched where the release can.
+fn host_memory_by_slots(release: &str, is_batched: bool) {
+    let npu = npu(release);
+    // Else host memory of one machine would go by its own short way.
+    let apart = [("MOONCAKE_TRANSFER_SAME_HOST", "0")];
+    let start = |device| Peer::start_with(&npu, Some(device), &apart);
+    let (mut a, mut b) = (start(0), start(1));
+    let far = b.buffer(1, PAGE, 2);
+    a.must("install ascend");
+    let near: u64 = a.must(&format!("host {PAGE}")).parse().unwrap();
+    a.must(&format!("fill {near} {PAGE} 1"));
+    a.must(&format!("register {near} {PAGE} cpu:0"));
+    a.must(&format!("transfer {}", moving("write", near, &b.name(), far, PAGE, 8192, 0)));
+    assert!(b.holds(far, PAGE, 1));
+    b.fill(far, PAGE, 3);
+    a.must(&format!("transfer {}", moving("read", near, &b.name(), far, PAGE, 8192, 0)));
+    assert!(a.holds(near, PAGE, 3));
+    assert_eq!(a.count("aclrtMemcpyBatch") > 0, is_batched);
+    a.quit();
+    b.quit();
+}
+
+#[test]
+fn copies_with_the_host_are_batched_where_the_release_can() {
+    host_memory_by_slots("8.1", false);
+    host_memory_by_slots("8.2", true);
+    host_memory_by_slots("9.2", true);
+}
+
 /// Before 8.5 only the inner runtime tells the place of a device in a super pod.
 #[test]
 fn a_super_pod_of_an_older_release_connects_over_hccs() {

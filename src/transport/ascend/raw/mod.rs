@@ -11,6 +11,7 @@
 //! that owns it.
 #![allow(unsafe_code, reason = "the calls into the vendor's C libraries")]
 
+mod batch;
 mod description;
 mod hccl;
 mod runtime;
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 use super::result;
 use crate::error::{Code, Error, Result, Stage, Vendor};
 
+pub use batch::{BatchCopy, MAX_BATCH_COPIES};
 pub use description::{Description, EnabledRegion};
 pub use hccl::{Communicator, Descriptor, RegionHandle};
 pub use runtime::{Context, CopyKind, Event, PointerKind, Stream, Wait};

@@ -67,7 +67,7 @@ const INNER_MODULE_SYSTEM: i32 = 0;
 const INNER_ATTRIBUTES: [(u32, i32); 2] = [(403, 26), (405, 29)];
 
 /// The pointer the vendor's prototypes want for an address of user memory, which this crate keeps as a number.
-fn pointer(address: u64) -> Result<*mut c_void> {
+pub(super) fn pointer(address: u64) -> Result<*mut c_void> {
     usize::try_from(address).map(|address| address as *mut c_void).map_err(|_| {
         Error::new(Code::InvalidArgument, Stage::Submit, "the address does not fit this machine")
             .range(address, 0)
@@ -75,7 +75,7 @@ fn pointer(address: u64) -> Result<*mut c_void> {
 }
 
 /// The length the vendor's prototypes want.
-fn size(length_bytes: u64) -> Result<usize> {
+pub(super) fn size(length_bytes: u64) -> Result<usize> {
     usize::try_from(length_bytes)
         .map_err(|_| Error::new(Code::InvalidArgument, Stage::Submit, "the length does not fit this machine"))
 }

@@ -1,11 +1,14 @@
 //! Copies between a slot and memory: the gather and the scatter, on a stream of the thread's own.
 //!
+//! Device memory is copied block by block on the stream; for host memory there are batched copies, which cost a tenth
+//! for each block, where this CANN and its driver have them.
+//!
 //! Invariants: when a call returns, nothing of it runs; a stream that failed or was stopped is not used again.
 
 use std::sync::Arc;
 
 use super::super::device::Device;
-use super::super::raw::{CopyKind, Wait};
+use super::super::raw::{BatchCopy, CopyKind, MAX_BATCH_COPIES, Wait};
 use super::super::session::Lane;
 use super::gate::Gate;
 use crate::error::{Error, Result};
@@ -15,6 +18,9 @@ const SLICE_MS: i32 = 50;
 
 /// Copies between two looks whether to stop.
 const COPIES_A_LOOK: usize = 64;
+
+/// Bytes of one batched call: a millisecond or so.
+const BATCH_BYTES: u64 = 16 << 20;
 
 /// Which way between slot and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +45,20 @@ pub struct Copier {
     device: Arc<Device>,
     gate: Arc<Gate>,
     lane: Option<Lane>,
+    /// Whether copies with the host go by batches; not any more when that was refused once.
+    batches: bool,
 }
 
 impl Copier {
     /// Without a stream yet.
     #[must_use]
     pub fn new(device: &Arc<Device>, gate: &Arc<Gate>) -> Self {
-        Self { device: Arc::clone(device), gate: Arc::clone(gate), lane: None }
+        Self {
+            device: Arc::clone(device),
+            gate: Arc::clone(gate),
+            lane: None,
+            batches: device.runtime().has_batched_copies(),
+        }
     }
 
     /// Copies blocks (address and length) to or from a slot, in which they stand one behind another. `host` says
@@ -65,7 +78,17 @@ impl Copier {
             Some(lane) => lane,
             None => Lane::new(&self.device)?,
         };
-        let outcome = run(&lane, &self.gate, way, slot, blocks, host, watch);
+        let blocks: Vec<(u64, u64)> = blocks.collect();
+        let device = self.device.id();
+        let outcome = if host && self.batches {
+            batched(&lane, device, way, slot, &blocks, watch).inspect(|done| self.batches = *done)
+        } else {
+            Ok(false)
+        };
+        // What a batch did not take goes copy by copy.
+        let outcome = outcome.and_then(|done| {
+            if done { Ok(()) } else { run(&lane, &self.gate, way, slot, &blocks, host, watch) }
+        });
         if outcome.is_ok() {
             self.lane = Some(lane);
         } else {
@@ -83,7 +106,7 @@ fn run(
     gate: &Gate,
     way: Way,
     slot: u64,
-    blocks: impl Iterator<Item = (u64, u64)>,
+    blocks: &[(u64, u64)],
     host: bool,
     watch: &dyn Watch,
 ) -> Result<()> {
@@ -95,7 +118,7 @@ fn run(
     };
     let mut place = slot;
     let turn = gate.pass(watch)?;
-    for (index, (address, length_bytes)) in blocks.enumerate() {
+    for (index, (address, length_bytes)) in blocks.iter().copied().enumerate() {
         if index % COPIES_A_LOOK == 0
             && let Some(error) = watch.stop()
         {
@@ -115,4 +138,41 @@ fn run(
         }
     }
     Ok(())
+}
+
+/// Copies between a slot and host memory in batches, each short enough that a stop is prompt. False when this CANN,
+/// driver or machine has no such copies, or does not take one of these: then nothing is lost but time.
+fn batched(
+    lane: &Lane,
+    device: i32,
+    way: Way,
+    slot: u64,
+    blocks: &[(u64, u64)],
+    watch: &dyn Watch,
+) -> Result<bool> {
+    let kind = match way {
+        Way::Gather => CopyKind::HostToDevice,
+        Way::Scatter => CopyKind::DeviceToHost,
+    };
+    let (mut place, mut next) = (slot, blocks.iter().copied().peekable());
+    while next.peek().is_some() {
+        if let Some(error) = watch.stop() {
+            return Err(error);
+        }
+        let (mut copies, mut bytes): (Vec<BatchCopy>, u64) = (Vec::new(), 0);
+        while copies.len() < MAX_BATCH_COPIES && bytes < BATCH_BYTES {
+            let Some((address, length_bytes)) = next.next() else { break };
+            copies.push(match way {
+                Way::Gather => (place, address, length_bytes),
+                Way::Scatter => (address, place, length_bytes),
+            });
+            place = place.saturating_add(length_bytes);
+            bytes = bytes.saturating_add(length_bytes);
+        }
+        if let Err(error) = lane.runtime().copy_batch(&copies, kind, device) {
+            log::debug!("{error}; copies with the host go one by one");
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
