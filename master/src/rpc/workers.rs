@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// Most calls at a time, for each thread, that are answered beside it; the others of its connections wait.
-const LONG_CALLS: usize = 2;
+/// Most calls at a time, for each thread, that are answered or wait for the disk beside it; the others wait their turn.
+const LONG_CALLS: usize = 8;
 /// How long a thread for them stays without work. Its end gives back the memory that its calls took meanwhile, which has
 /// to come before `memory::Returner` has stopped looking.
 const LONG_IDLE: Duration = Duration::from_secs(1);
