@@ -108,7 +108,7 @@ impl<'a> Thread<'a> {
     fn new(peer: &'a Peer, device: i32, random: Random) -> Result<Self> {
         let place = || -> Result<u64> {
             let address = peer.memory.allocate(device, LANE_BYTES);
-            peer.engine.register(address, LANE_BYTES, "*")?;
+            register(peer, address)?;
             Ok(address)
         };
         let (source, sink) = (place()?, place()?);
@@ -236,7 +236,7 @@ impl<'a> Thread<'a> {
     /// Registrations that come and go under the transfers of the others.
     fn register_anew(&mut self) -> Result<()> {
         let engine = &self.peer.engine;
-        self.register(self.other)?;
+        register(self.peer, self.other)?;
         for address in [self.other, self.source] {
             let end = Instant::now() + Duration::from_secs(60);
             while let Err(error) = engine.unregister(address) {
@@ -247,20 +247,8 @@ impl<'a> Thread<'a> {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        self.register(self.source)?;
+        register(self.peer, self.source)?;
         self.tally.registrations += 1;
-        Ok(())
-    }
-
-    /// Registers, again while faults refuse it.
-    fn register(&self, address: u64) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(60);
-        while let Err(error) = self.peer.engine.register(address, LANE_BYTES, "*") {
-            expected(&error)?;
-            if Instant::now() > end {
-                return Err(error);
-            }
-        }
         Ok(())
     }
 
@@ -301,6 +289,18 @@ impl<'a> Thread<'a> {
         }
         Ok(self.tally)
     }
+}
+
+/// Registers, again while faults refuse it.
+fn register(peer: &Peer, address: u64) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    while let Err(error) = peer.engine.register(address, LANE_BYTES, "*") {
+        expected(&error)?;
+        if Instant::now() > end {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Failures that faults, limits and cancels explain; anything else ends the run.
