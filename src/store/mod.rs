@@ -168,6 +168,7 @@ impl Store {
         let segments = Arc::new(Segments::default());
         let transfers = Arc::new(Transfers::new(Arc::clone(&engine)));
         let undo = |segments: &Segments| {
+            unmount(&master, client, segments);
             segments.release(&engine);
             if owns_engine {
                 engine.close();
@@ -297,15 +298,7 @@ impl Store {
         // First the thread that would mount the segments again.
         self.heartbeat.stop();
         let master = &self.core.master;
-        let deadline = Deadline::after(FAREWELL_LIMIT);
-        for segment in self.segments.list() {
-            let call = UnmountSegment { segment: segment.id, client: self.core.client };
-            let outcome = master.call_by(&call, Repeat::Harmless, deadline);
-            if let Err(failure) = outcome.and_then(|answer| answer.map_err(Failure::from)) {
-                log::warn!("segment {} is not unmounted: {failure}", segment.name);
-                break;
-            }
-        }
+        unmount(master, self.core.client, &self.segments);
         master.close();
         let deadline = Deadline::after(CLOSE_GRACE);
         {
@@ -449,4 +442,17 @@ fn mount(
         master.call_by(&ReMountSegment { segments, client }, Repeat::Harmless, deadline)??;
     }
     Ok(())
+}
+
+/// Takes the segments back at the master; one that does not answer forgets them by itself.
+fn unmount(master: &Master, client: Uuid, segments: &Segments) {
+    let deadline = Deadline::after(FAREWELL_LIMIT);
+    for segment in segments.list() {
+        let call = UnmountSegment { segment: segment.id, client };
+        let outcome = master.call_by(&call, Repeat::Harmless, deadline);
+        if let Err(failure) = outcome.and_then(|answer| answer.map_err(Failure::from)) {
+            log::warn!("segment {} is not unmounted: {failure}", segment.name);
+            break;
+        }
+    }
 }
