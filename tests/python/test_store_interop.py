@@ -1,8 +1,12 @@
 """Our client and upstream's released one: the same calls give the same answers, and in one pool each reads what the
 other has put."""
 
+import socket
+import subprocess
+import time
+
 import pytest
-from conftest import HERE, PEERS, clean_environment
+from conftest import HERE, LIMIT_S, PEERS, clean_environment
 from pool import MIB, masters  # noqa: F401
 
 RELEASES = ("0.3.13.post1", "0.3.11.post1")
@@ -178,3 +182,66 @@ result = [lengths, target.raw == (bytes(range(256)) * 400)[:56000]]
 """
     assert ours.run(many, who="many-ours") == theirs.run(many, who="many-theirs") == [0]
     assert ours.run(back, whose="many-theirs") == theirs.run(back, whose="many-ours") == [[56000], True]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def answers(address: str) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def upstreams_master():
+    """Starts upstream's released master. It cannot choose ports of its own, so that a port may be lost to another
+    process between the choice and the start; then the next one is tried."""
+    started = []
+
+    def start(release: str) -> str:
+        program = PEERS / release / "bin" / "mooncake_master"
+        if not program.is_file():
+            pytest.skip(f"upstream's package {release} is not in {PEERS}")
+        for _ in range(5):
+            address = f"127.0.0.1:{free_port()}"
+            flags = [f"--rpc_port={address.rpartition(':')[2]}", f"--metrics_port={free_port()}"]
+            process = subprocess.Popen(
+                [str(program), *flags, "--rpc_address=127.0.0.1", "--default_kv_lease_ttl=10000"],
+                env=upstreams_environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            started.append(process)
+            end = time.monotonic() + LIMIT_S
+            while process.poll() is None and not answers(address):
+                assert time.monotonic() < end, "upstream's master does not come up"
+                time.sleep(0.05)
+            if process.poll() is None:
+                return address
+        raise AssertionError("upstream's master finds no port")
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_our_client_does_not_see_whose_master_it_is(peers, masters, upstreams_master, release):  # noqa: F811
+    theirs, ours = upstreams_master(release), masters("--default_kv_lease_ttl=10000").address
+    sides = [peers() for _ in range(2)]
+    for peer, address in zip(sides, (ours, theirs)):
+        assert peer.run(JOIN, master=address, segment=64 * MIB) == 0
+        peer.run(PLACE)
+    different = []
+    for call in SAME.strip().splitlines():
+        ours_says, theirs_says = (peer.run(CALL.format(call)) for peer in sides)
+        if ours_says != theirs_says:
+            different.append(f"{call}: at ours {ours_says}, at upstream's {theirs_says}")
+    assert not different, "\n".join(different)
