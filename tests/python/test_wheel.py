@@ -153,6 +153,32 @@ def test_console_scripts(installed):
     assert installed.run("mooncake_master", "--version").returncode == 0
     assert "metadata" in installed.run("mooncake_http_metadata_server", "--help").stdout
     assert '"cpu:0"' in installed.run("transfer_engine_topology_dump").stdout
+    assert "--global_segment_size" in installed.run("mooncake_client", "--help").stdout
+    assert "--max-wait-time" in installed.run("mc_store_rest_server", "--help").stdout
+
+
+POOL = """
+import subprocess, sys
+from mooncake.store import MooncakeDistributedStore, last_error
+ports = ["--port=0", "--rpc_port=0", "--metrics_port=0", "--rpc_address=127.0.0.1", "--metrics_host=127.0.0.1"]
+master = subprocess.Popen([sys.argv[1], *ports], stderr=subprocess.PIPE, text=True)
+try:
+    line = next(line for line in master.stderr if " rpc=" in line)
+    address = line.partition(" rpc=")[2].split()[0].strip(",")
+    store = MooncakeDistributedStore()
+    assert store.setup("127.0.0.1", "P2PHANDSHAKE", 32 << 20, 1 << 20, "tcp", "", address) == 0, last_error()
+    assert store.put("key", b"value") == 0 and store.get("key") == b"value"
+    print("the value is right")
+finally:
+    master.terminate()
+    master.wait()
+"""
+
+
+def test_the_store_with_its_master(installed):
+    outcome = installed.run("python", "-c", POOL, str(installed.bin / "mooncake_master"))
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout == "the value is right\n"
 
 
 def test_doctor_without_cann_explains_itself(installed):
