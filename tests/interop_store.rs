@@ -25,7 +25,7 @@ const PLAIN: fn() -> ReplicateConfig = ReplicateConfig::default;
 #[test]
 fn our_client_at_upstreams_masters() {
     for release in STORE_RELEASES {
-        let Some(master) = UpstreamMaster::start(release, &["--default_kv_lease_ttl=300"]) else {
+        let Some(master) = UpstreamMaster::start(release, &[]) else {
             missing(release);
             continue;
         };

@@ -159,3 +159,31 @@ fn the_longest_request_with_a_shared_engine() {
 fn the_longest_request_by_sockets() {
     both_ways((Setup::Own, Registered::Nobody), KEYS, PIECE, &[("MOONCAKE_TRANSFER_SAME_HOST", "0")]);
 }
+
+#[test]
+fn a_copy_that_the_vendor_refuses_fails_its_call_and_leaves_nothing() {
+    let master = Master::start(&[]);
+    let npu = software_npu(1);
+    let bytes = 8 * MIB;
+    let how = (Setup::Own, Registered::ByEngine);
+    let mut node = Node::start(&npu, 0, &master, how, 64 * MIB, bytes, &[]);
+    node.peer.fill(node.place, bytes, 1);
+    for function in ["aclrtMemcpyAsync", "aclrtMemcpyBatch", "aclrtMemcpy"] {
+        node.peer.fault(&format!("add {function}=fail:507899"));
+    }
+    let command = format!("store put 1 k 4 {} {} {BUFFERS}", node.place, bytes / 4);
+    assert_eq!(node.peer.must(&command), "-800 -800 -800 -800", "{}", node.peer.child.output());
+    assert_eq!(master.metric("master_allocated_bytes"), 0, "the space was given back");
+    assert_eq!(node.peer.must("store exist k 4"), "0 0 0 0");
+    node.peer.fault("clear");
+    node.put("k", 4, 2);
+    node.get("k", 4, 2, 3);
+    // The same for a get.
+    for function in ["aclrtMemcpyAsync", "aclrtMemcpyBatch", "aclrtMemcpy"] {
+        node.peer.fault(&format!("add {function}=fail:507899"));
+    }
+    let command = format!("store get k 4 {} {} {BUFFERS}", node.place, bytes / 4);
+    assert_eq!(node.peer.must(&command), "-800 -800 -800 -800", "{}", node.peer.child.output());
+    node.peer.fault("clear");
+    node.get("k", 4, 2, 5);
+}
