@@ -67,6 +67,16 @@ def run_python(code: str, environment: dict[str, str] | None = None, *arguments:
     )
 
 
+def stop_threads(process: subprocess.Popen) -> None:
+    """Stops every thread of a process, and waits until it is so."""
+    process.send_signal(signal.SIGSTOP)
+    end = time.monotonic() + LIMIT_S
+    tasks = Path(f"/proc/{process.pid}/task")
+    while not all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks.glob("*/stat")):
+        assert time.monotonic() < end, "the process does not stop"
+        time.sleep(0.001)
+
+
 class Peer:
     """A child process that runs lines of Python; see peer.py."""
 
@@ -111,12 +121,7 @@ class Peer:
 
     def stop(self) -> None:
         """Stops every thread of the process, and waits until it is so."""
-        self.process.send_signal(signal.SIGSTOP)
-        end = time.monotonic() + LIMIT_S
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        while not all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks.glob("*/stat")):
-            assert time.monotonic() < end, "the process does not stop"
-            time.sleep(0.001)
+        stop_threads(self.process)
 
     def go_on(self) -> None:
         """Ends what stop did."""

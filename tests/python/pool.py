@@ -11,7 +11,7 @@ import urllib.request
 from queue import Empty, Queue
 
 import pytest
-from conftest import LIMIT_S, built, clean_environment
+from conftest import LIMIT_S, built, clean_environment, stop_threads
 
 MIB = 1 << 20
 LOCAL = ("--rpc_address=127.0.0.1", "--metrics_host=127.0.0.1")
@@ -62,7 +62,7 @@ class Master:
         return float(re.search(rf"^{name} (\S+)$", self.http("/metrics"), re.MULTILINE)[1])
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
+        stop_threads(self.process)
 
     def go_on(self) -> None:
         self.process.send_signal(signal.SIGCONT)
