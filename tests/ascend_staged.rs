@@ -392,6 +392,81 @@ fn the_agent_refuses_foreign_slots_and_stale_numbers() {
     assert_eq!(mine.connection.request(other, soon()).unwrap_err().code(), Code::Unsupported);
 }
 
+/// Whatever a peer asks for, in whatever order: nothing but registered memory is touched, and nothing stays.
+#[test]
+fn a_peer_that_asks_at_random_reaches_registered_memory_only() {
+    let (a, b) = pair(&Config { staged_slots: 6, ..scarce() });
+    let far = b.buffer(2 * MIB);
+    let secret = allocate(1, 2 * MIB);
+    let bytes = pattern(13, 2 * MIB);
+    store(1, secret, &bytes);
+    let connection = a.connect(&b);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |limit: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % limit
+    };
+    let mut grants: Vec<SlotGrant> = Vec::new();
+    let (mut moved, mut refused) = (0, 0);
+    for _ in 0..3000 {
+        let known = (!grants.is_empty()).then(|| below(grants.len() as u64) as usize);
+        let (slot, mut sequence) = match known {
+            Some(index) if below(4) > 0 => (grants[index].slot, grants[index].sequence),
+            _ => (below(8) as u32, below(40)),
+        };
+        if below(10) == 0 {
+            sequence = sequence.wrapping_add(below(3)).wrapping_sub(1);
+        }
+        let which = SlotUse { device: 1, slot, sequence };
+        let message = match below(8) {
+            0 => Message::OpenSlot { protocol: STAGED_PROTOCOL, device: -1, wait_ms: 0 },
+            1 => Message::ReleaseSlot(which),
+            2 => Message::StopSlot(which),
+            _ => {
+                let blocks = (0..below(4))
+                    .map(|_| match below(6) {
+                        0 => (secret + below(2 * MIB), 1 + below(4096)),
+                        1 => (below(u64::MAX), below(u64::MAX)),
+                        _ => (far + below(2 * MIB), below(40_000)),
+                    })
+                    .collect();
+                let gather = below(2) == 0;
+                Message::MoveSlot(SlotMove {
+                    device: 1,
+                    slot,
+                    sequence,
+                    gather,
+                    blocks,
+                    timeout_ms: 1 + below(100),
+                })
+            }
+        };
+        let release = matches!(message, Message::ReleaseSlot(_));
+        match connection.request(message, soon()) {
+            Ok(Message::SlotGranted(grant)) => grants.push(grant),
+            Ok(Message::SlotMoved { sequence: next, .. }) => {
+                moved += 1;
+                for grant in grants.iter_mut().filter(|grant| grant.slot == slot) {
+                    grant.sequence = next;
+                }
+            }
+            Ok(_) if release => grants.retain(|grant| grant.slot != slot),
+            Ok(_) => {}
+            Err(error) => {
+                refused += 1;
+                assert_ne!(error.code(), Code::Internal, "{error}");
+            }
+        }
+    }
+    assert!(moved > 20 && refused > 200, "{moved} moved, {refused} refused");
+    assert!(load(1, secret, 2 * MIB) == bytes, "memory that nobody registered was written");
+    assert_eq!(b.ranges.holds(far), 0);
+    a.control.shutdown();
+    assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 0), "{:?}", b.ascend.staged());
+}
+
 #[test]
 fn one_peer_does_not_get_all_slots() {
     let (a, b) = pair(&Config { staged_slots: 4, ..scarce() });
