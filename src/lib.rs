@@ -36,6 +36,10 @@
 //! published; a range the cached descriptor does not know makes one refresh, then an error. Requests that are
 //! contiguous on both sides become one extent; a transport splits extents where the vendor needs it.
 //!
+//! What no link takes as it is (host memory and small ranges over HCCS, memory that nobody registered), and many small
+//! blocks where that is allowed and faster, goes by way of slots: gathered into a piece of registered device memory,
+//! sent in one descriptor, and scattered by the peer's agent; see [`transport::ascend::staged`].
+//!
 //! Host memory of another process goes by [`transport::host`] when that process has proven to run on this host (it
 //! wrote a number of our choice on a board in its memory, and we found it there): memory of our own making
 //! ([`memory::SharedMemory`]) is mapped and copied in user space, other memory is moved by the kernel, and every

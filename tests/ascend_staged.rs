@@ -132,6 +132,24 @@ fn small_ranges_that_hccs_does_not_take_go_by_slots_at_either_end() {
 }
 
 #[test]
+fn memory_that_will_be_staged_costs_one_channel_only() {
+    let (a, b) = pair(&scarce());
+    let small = |node: &Node| {
+        allocate(node.device, 8192);
+        let address = allocate(node.device, 8192);
+        node.register(address, 8192);
+        address
+    };
+    let (near, far) = (small(&a), small(&b));
+    let (large_near, large_far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    a.must_transfer(&b, Direction::Write, &[(large_near, large_far, MIB)]);
+    let channel = a.ascend.channels()[0].name.clone();
+    a.must_transfer(&b, Direction::Write, &[(near, far, 8192)]);
+    assert_eq!(a.ascend.staged().requests, 1);
+    assert_eq!(a.ascend.channels()[0].name, channel, "another channel was made");
+}
+
+#[test]
 fn memory_nobody_registered_here_is_gathered() {
     let (a, b) = pair(&scarce());
     let near = allocate(0, MIB);

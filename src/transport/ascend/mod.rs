@@ -161,6 +161,10 @@ impl Ascend {
             return Ok(false);
         }
         let holding = Holding::acquire(&device, range, links, Deadline::after(REGISTER_LIMIT))?;
+        // Memory that will be staged: with the ring there already, no channel has to be made twice for it.
+        if links.relay && (self.config.ascend_aggregate || (links.hccs && !holding.fits_hccs())) {
+            self.staged.expect(&device);
+        }
         // The engine's registry refuses overlaps; the same start twice replaces the earlier holding, which ends.
         drop(self.holdings.insert(range.start(), holding));
         Ok(true)

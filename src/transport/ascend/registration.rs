@@ -139,6 +139,13 @@ impl Holding {
             .map_err(|error| error.device(device.id()).range(range.start(), range.length_bytes()))
     }
 
+    /// Whether every region of it is one that HCCS can take.
+    #[must_use]
+    pub fn fits_hccs(&self) -> bool {
+        let set = self.device.memory().set.lock();
+        set.iter().all(|(range, held)| held.region.hccs || !self.starts.contains(&range.start()))
+    }
+
     /// The device it is registered with.
     #[must_use]
     pub fn device(&self) -> &Arc<Device> {

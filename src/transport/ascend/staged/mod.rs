@@ -161,6 +161,14 @@ impl Staged {
         let _ = self.memory.set(memory);
     }
 
+    /// Makes the ring of a device that will stage, so that the first channel has it bound. Without room for it the
+    /// first staged transfer says so.
+    pub fn expect(self: &Arc<Self>, device: &Arc<Device>) {
+        if let Err(error) = self.station(device).and_then(|station| station.ring()) {
+            log::warn!("{error}");
+        }
+    }
+
     /// Takes a request, to be sent by `fill_bytes` at a time where that was planned. Never waits for the peer.
     ///
     /// # Errors
