@@ -148,8 +148,8 @@ pub struct Arguments {
     #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean())]
     pub software_npu: bool,
     /// Measures what transfers take on hardware by a cost profile of the software NPU, in model time: a2-hccs, a2-roce,
-    /// a3-hccs, a3-hccs-2node, a3-roce, or all; direct, staged and what the engine chooses beside a bare loop of
-    /// vendor calls
+    /// a3-hccs, a3-hccs-2node, a3-roce, several joined by commas, or all; direct, staged and what the engine chooses
+    /// beside a bare loop of vendor calls. With --block_size that size alone
     #[arg(long)]
     pub profile: Option<String>,
     /// With --profile, one way only: 0 (direct), 1 (all that can be is staged), or auto (the engine chooses)

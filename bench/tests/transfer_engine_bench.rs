@@ -194,3 +194,42 @@ fn a_target_that_is_not_there_is_an_error_with_a_reason() {
     assert_eq!(status.code(), Some(1), "{output}");
     assert!(output.contains("cannot open segment 127.0.0.1:1: "), "{output}");
 }
+
+/// One block size on a cost profile: every way side by side, every byte right, and a record with its picture.
+#[test]
+fn a_profile_shows_every_way_and_records_it() {
+    let folder = std::env::temp_dir().join(format!("bench-profile-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let prefix = folder.join("record");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_transfer_engine_bench"));
+    command
+        .args(["--profile", "a2-roce", "--block_size", "131072", "--slowdown", "1", "--library"])
+        .arg(artifacts::library())
+        .arg("--record")
+        .arg(&prefix);
+    let mut child = Child::start(&mut command);
+    let status = child.wait(RUN);
+    let output = child.output();
+    assert!(status.success(), "{output}");
+    assert!(output.lines().any(|line| line == "every byte is right"), "{output}");
+    let record = std::fs::read_to_string(prefix.with_extension("csv")).unwrap();
+    for way in ["write", "read"] {
+        let start = format!("a2-roce,device,1,{way},131072,256,");
+        let line = record.lines().find_map(|line| line.strip_prefix(&start));
+        let rates: Vec<f64> = line.unwrap().split(',').map(|word| word.parse().unwrap()).collect();
+        let [bare, direct, staged, chosen, ..] = rates[..] else { panic!("{record}") };
+        // A port of 25 GB/s, and 23 us for a block: nothing that is charged goes faster.
+        assert!(bare < 6.5 && direct < 6.5 && staged > 0.0 && chosen > 0.0, "{record}");
+    }
+    let picture = std::fs::read_to_string(prefix.with_extension("svg")).unwrap();
+    assert_eq!(picture.matches("<circle").count(), 8, "{picture}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn an_unknown_profile_is_named_with_those_there_are() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_transfer_engine_bench"));
+    let mut child = Child::start(command.args(["--profile", "a9-hccs"]));
+    assert!(!child.wait(RUN).success());
+    assert!(child.output().contains("a9-hccs") && child.output().contains("a3-roce"), "{}", child.output());
+}

@@ -4,7 +4,8 @@
 //! loop of vendor calls, the engine with a descriptor for each block, the engine with everything staged (its table of
 //! costs says so), and the engine as it chooses. Every byte of the engine's is verified.
 //!
-//! Times are model time: the machine's clock divided by the slow-down. What the vendor's calls cost is charged by the
+//! Times are model time: the machine's clock divided by the slow-down, and for the bare loop, which runs on one thread,
+//! the model's own clock, which leaves out what this machine adds. What the vendor's calls cost is charged by the
 //! profile; what this machine's processor takes is therefore counted at a fraction of itself, and so are the messages
 //! between the two engines. The former is what `engine_overhead` measures.
 
@@ -29,6 +30,7 @@ use crate::demo::{Guard, wait_for_name};
 use crate::device::Npu;
 use crate::layout::{self, DEEPSEEK, Layout, QWEN};
 use crate::library::Operation;
+use crate::model_clock::ModelClock;
 use crate::placement::Placement;
 use crate::report::{self, Cell, LayoutReport, Report};
 use crate::session::{Effort, Session};
@@ -52,12 +54,20 @@ const REGION_BYTES: u64 = 512 << 20;
 const LIMIT_MS: u64 = 300_000;
 
 /// The layouts, in the order of their buffers behind the sweep's.
-const LAYOUTS: [Layout; 2] = [QWEN, DEEPSEEK];
+static LAYOUTS: [Layout; 2] = [QWEN, DEEPSEEK];
+
+/// What is measured: one block size, where one is asked for, else all and the layouts.
+fn chosen(only: Option<u64>) -> (Vec<u64>, &'static [Layout]) {
+    match only {
+        Some(block_bytes) => (vec![block_bytes], &[]),
+        None => (BLOCKS_BYTES.to_vec(), &LAYOUTS),
+    }
+}
 
 /// The lengths of the buffers of either side.
 #[must_use]
-pub fn buffers() -> Vec<u64> {
-    std::iter::once(BUFFER_BYTES).chain(LAYOUTS.iter().flat_map(Layout::buffers)).collect()
+pub fn buffers(only: Option<u64>) -> Vec<u64> {
+    std::iter::once(BUFFER_BYTES).chain(chosen(only).1.iter().flat_map(Layout::buffers)).collect()
 }
 
 fn placement(block_bytes: u64) -> Placement {
@@ -76,7 +86,12 @@ fn placement(block_bytes: u64) -> Placement {
 ///
 /// # Errors
 /// If a transfer fails.
-pub fn cells(session: &mut Session<'_>, verdict: &mut Verdict) -> Result<(Vec<Cell>, Vec<LayoutReport>)> {
+pub fn cells(
+    session: &mut Session<'_>,
+    only: Option<u64>,
+    verdict: &mut Verdict,
+) -> Result<(Vec<Cell>, Vec<LayoutReport>)> {
+    let (sizes, models) = chosen(only);
     let rounds = usize::try_from(ROUNDS)?;
     let effort = Effort { min_rounds: rounds, max_rounds: rounds, time: Duration::ZERO };
     let hidden = ProgressBar::hidden();
@@ -90,7 +105,7 @@ pub fn cells(session: &mut Session<'_>, verdict: &mut Verdict) -> Result<(Vec<Ce
     }
     let mut cells = Vec::new();
     for operation in [Operation::Write, Operation::Read] {
-        for block_bytes in BLOCKS_BYTES {
+        for block_bytes in sizes.iter().copied() {
             let placement = placement(block_bytes);
             let measured = session.measure(operation, &placement, effort)?;
             let rate = measured.sample.rate(placement.batch_bytes());
@@ -101,7 +116,7 @@ pub fn cells(session: &mut Session<'_>, verdict: &mut Verdict) -> Result<(Vec<Ce
     }
     let mut layouts = Vec::new();
     let mut first = 1;
-    for layout in &LAYOUTS {
+    for layout in models {
         layouts.push(layout::run(session, layout, first, u64::from(ROUNDS), &hidden, verdict)?);
         first += usize::try_from(layout.tensors)?;
     }
@@ -113,32 +128,39 @@ pub fn cells(session: &mut Session<'_>, verdict: &mut Verdict) -> Result<(Vec<Ce
 /// # Errors
 /// If the vendor refuses anything.
 pub fn bare(arguments: &Arguments) -> Result<()> {
+    let (sizes, models) = chosen(arguments.block_size);
     let options = software_npu::load_options();
     let (active, passive) = (Npu::open(&options, 0)?, Npu::open(&options, 1)?);
     let shape = Shape { is_far: false, local_is_host: false };
     let pair = Pair::connect(&active, &passive, shape, REGION_BYTES)?;
+    let clock = ModelClock::find()?;
+    let slowdown = u32::try_from(clock.slowdown())?;
     let measure = |operation: Operation, blocks: &[(u64, u64)], block_bytes: u64| -> Result<Cell> {
         let way = match operation {
             Operation::Read => crate::bare::Way::Get,
             Operation::Write => crate::bare::Way::Put,
         };
-        pair.transfer(way, blocks, block_bytes)?;
-        let times =
-            (0..ROUNDS).map(|_| pair.transfer(way, blocks, block_bytes)).collect::<Result<Vec<_>>>()?;
+        // By the model's own clock, which knows nothing of this machine; the engine's rates are by the machine's.
+        let run = || {
+            let time = pair.timed(way, blocks, block_bytes, || clock.now(), |start| clock.now() - start)?;
+            anyhow::Ok(time * slowdown)
+        };
+        run()?;
+        let times = (0..ROUNDS).map(|_| run()).collect::<Result<Vec<_>>>()?;
         let count = blocks.len() as u64;
         let rate = Sample::new(times).rate(count * block_bytes);
         Ok(report::cell(operation, block_bytes, count, rate, 0.0, &Verdict::default()))
     };
     let mut cells = Vec::new();
     for operation in [Operation::Write, Operation::Read] {
-        for block_bytes in BLOCKS_BYTES {
+        for block_bytes in sizes.iter().copied() {
             let blocks: Vec<_> =
                 placement(block_bytes).blocks(0).map(|block| (block.local, block.remote)).collect();
             cells.push(measure(operation, &blocks, block_bytes)?);
         }
     }
     let mut layouts = Vec::new();
-    for layout in &LAYOUTS {
+    for layout in models {
         let tensor_bytes = layout.pool_blocks * layout.block_bytes;
         let place = |tensor: u64, block: u64| tensor * tensor_bytes + block * layout.block_bytes;
         let blocks: Vec<_> = (0..layout.tensors)
@@ -178,6 +200,10 @@ pub fn bare(arguments: &Arguments) -> Result<()> {
 /// If a process cannot be started or a transfer fails.
 pub fn run(arguments: &Arguments, name: &str) -> Result<ExitCode> {
     let settings = Setting::named(name)?;
+    if let Some(bytes) = arguments.block_size {
+        let [short, _] = BATCH_BYTES;
+        ensure!(bytes > 0 && short % bytes == 0, "--block_size has to divide {short}");
+    }
     let directory = software_npu::find()
         .context("the software NPU (cann-sim) is not beside this program, and cost profiles are its")?;
     let ways: &[Way] = match arguments.aggregate {
@@ -305,6 +331,9 @@ fn measure(
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--profile_cells", "--json", "--mode", mode, "--local_server_name", "127.0.0.1"]);
         command.args(["--device_logicid", &device.to_string(), "--timeout_ms", &LIMIT_MS.to_string()]);
+        if let Some(bytes) = arguments.block_size {
+            command.args(["--block_size", &bytes.to_string()]);
+        }
         if let Some(library) = &arguments.library {
             command.arg("--library").arg(library);
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use mooncake::plan::{CostTable, Direction, LinkClass, LinkCosts, Slots, gain};
 
 /// The engine's slots, where no variable changes them, and how many of them one peer has under way.
@@ -63,20 +63,21 @@ const SETTINGS: [Setting; 5] = [
 ];
 
 impl Setting {
-    /// The profile of this name, or all.
+    /// The profiles of these names, joined by commas, or all.
     ///
     /// # Errors
     /// If there is no such profile.
-    pub fn named(name: &str) -> Result<Vec<Self>> {
-        if name == "all" {
+    pub fn named(names: &str) -> Result<Vec<Self>> {
+        if names == "all" {
             return Ok(SETTINGS.to_vec());
         }
-        let found: Vec<Self> = SETTINGS.into_iter().filter(|setting| setting.name == name).collect();
-        if found.is_empty() {
-            let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-            bail!("there is no profile {name:?}; there are {}, and all", known.join(", "));
-        }
-        Ok(found)
+        let find = |name: &str| {
+            SETTINGS.into_iter().find(|setting| setting.name == name).with_context(|| {
+                let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+                format!("there is no profile {name:?}; there are {}, and all", known.join(", "))
+            })
+        };
+        names.split(',').map(find).collect()
     }
 }
 
@@ -116,7 +117,8 @@ mod tests {
             assert!(LinkClass::named(setting.name).is_some(), "{}", setting.name);
         }
         assert_eq!(Setting::named("all").unwrap().len(), SETTINGS.len());
-        assert!(Setting::named("a9").is_err());
+        assert_eq!(Setting::named("a3-roce,a2-hccs").unwrap().len(), 2);
+        assert!(Setting::named("a9").is_err() && Setting::named("a2-hccs,").is_err());
     }
 
     #[test]

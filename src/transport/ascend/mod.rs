@@ -8,6 +8,14 @@
 //! their regions and prepare it. Each channel has a worker thread of its own, which submits at most 256 descriptors
 //! a call with several calls in flight, and learns of their end by events.
 //!
+//! # Releases of CANN
+//!
+//! Every release from 8.1 on is served by what it has: memory registered per device, or with each channel before 8.3
+//! ([`family`]; the two sides agree); ids and attributes of devices by the public interface, or by the inner runtime before
+//! 8.5; copies with the host in batches from 8.2 on, else one by one. Where a release has neither, the error names the
+//! function and the release that has it. Which release first has what is inferred for the functions that no public
+//! header shows.
+//!
 //! # Threads
 //!
 //! - `mct-npu-N`, one per device and process: registers memory, with the device bound.
