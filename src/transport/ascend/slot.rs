@@ -142,8 +142,11 @@ impl Slot {
         Arc::clone(&self.connection.lock())
     }
 
-    /// From now on this is the connection to the peer.
+    /// From now on this is the connection to the peer, unless it is over: then a newer one may be here already.
     pub fn set_connection(&self, connection: &Arc<Connection>) {
+        if !connection.is_alive() {
+            return;
+        }
         let mut current = self.connection.lock();
         if !Arc::ptr_eq(&current, connection) {
             *current = Arc::clone(connection);

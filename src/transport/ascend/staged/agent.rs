@@ -468,7 +468,8 @@ impl SlotMove {
         let staged: Arc<Staged> = Weak::upgrade(station.staged())
             .ok_or_else(|| refused(Code::StaleHandle, "the engine is being closed"))?;
         if self.blocks.is_empty() || self.blocks.len() > MAX_PIECE_BLOCKS {
-            return Err(refused(Code::InvalidArgument, "a request names 1 block at least and 2048 at most"));
+            let why = format!("a request names 1 block at least and {MAX_PIECE_BLOCKS} at most");
+            return Err(refused(Code::InvalidArgument, &why));
         }
         let mut held: Vec<(Held, ByteRange)> = Vec::new();
         let mut total_bytes = 0_u64;
