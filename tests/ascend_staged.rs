@@ -518,23 +518,23 @@ fn the_slots_of_a_lost_peer_are_lent_again() {
 #[test]
 fn a_cancelled_transfer_leaves_nothing_behind() {
     let (a, b) = pair(&scarce());
-    let (near, far) = (a.buffer(64 * MIB), b.buffer(64 * MIB));
+    let (near, far) = (a.buffer(16 * MIB), b.buffer(16 * MIB));
     for round in 0..20_u64 {
-        let bytes = pattern(round, 64 * MIB);
+        let bytes = pattern(round, 16 * MIB);
         if round == 0 {
             store(0, near, &bytes);
         }
-        let blocks: Vec<_> = (0..64).map(|index| (near + index * MIB, far + index * MIB, MIB - 64)).collect();
+        let blocks: Vec<_> = (0..16).map(|index| (near + index * MIB, far + index * MIB, MIB - 64)).collect();
         let (batch, submitted) = a.start_by(&b, Direction::Write, &blocks, soon(), STAGED);
         submitted.unwrap();
-        std::thread::sleep(std::time::Duration::from_micros(round * 700));
+        std::thread::sleep(std::time::Duration::from_micros(round * 200));
         batch.stop(Stop::Cancelled);
         let (outcome, _) = finished(&batch);
         // What was told as over is quiet: what stands there now stays.
-        let seen = load(1, far, 64 * MIB);
+        let seen = load(1, far, 16 * MIB);
         assert_eq!(b.ranges.holds(far), 0, "{outcome:?}");
-        store(0, near, &vec![round as u8; 64 * MIB as usize]);
-        assert!(load(1, far, 64 * MIB) == seen, "round {round}: {outcome:?}");
+        store(0, near, &vec![round as u8; 16 * MIB as usize]);
+        assert!(load(1, far, 16 * MIB) == seen, "round {round}: {outcome:?}");
     }
     assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 0), "{:?}", b.ascend.staged());
     assert_eq!(a.ascend.staged().slots_in_use, 0);
