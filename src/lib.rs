@@ -142,6 +142,7 @@
 //! | first frame of a stranger | `control/frame.rs` | `MAX_HELLO_BYTES` |
 //! | strangers at a time | `control/pump.rs` | `MAX_GREETINGS` |
 //! | bytes that control connections hold | `control/pump.rs` | `MAX_HELD_BYTES` |
+//! | messages held back beside a slowed software NPU | `control/delay.rs` | `MAX_HELD_FRAMES` |
 //! | bytes queued to one peer | `control/connection.rs` | `MAX_QUEUED_BYTES` |
 //! | questions to one peer without answer | `control/connection.rs` | `MAX_WAITING_REQUESTS` |
 //! | questions of one peer that are served | `control/connection.rs` | `MAX_SERVED_REQUESTS` |

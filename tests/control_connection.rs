@@ -376,3 +376,30 @@ fn ipv6_works_as_ipv4_does() {
     let connection = a.control.connect("::1", b.control.port(), &b.incarnation, soon()).unwrap();
     assert_eq!(connection.request(Message::Withdrawn, soon()).unwrap(), Message::Done);
 }
+
+/// Beside a slowed software NPU messages are slowed too: question and answer are held back once each, in order.
+#[test]
+fn messages_are_held_back_for_as_long_as_asked() {
+    let latency = Duration::from_millis(30);
+    let slow = Config { control_latency: latency, ..config() };
+    let (a, b) = (peer_with(&slow, None), peer_with(&slow, None));
+    let connection = a.connect(&b).unwrap();
+    let start = std::time::Instant::now();
+    assert_eq!(connection.request(Message::Withdrawn, soon()).unwrap(), Message::Done);
+    assert!(start.elapsed() >= 2 * latency);
+    // Those that are under way together wait together.
+    let start = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| {
+                assert_eq!(connection.request(Message::Withdrawn, soon()).unwrap(), Message::Done);
+            });
+        }
+    });
+    assert!(start.elapsed() >= 2 * latency);
+    assert_eq!(b.handler.handled.load(Ordering::SeqCst), 51);
+    // What came before the end is served before the end is told.
+    drop(connection);
+    a.control.shutdown();
+    assert_eq!(b.next_loss().0, a.incarnation);
+}

@@ -99,6 +99,8 @@ pub struct Config {
     pub control_port: Option<u16>,
     /// `MOONCAKE_TRANSFER_CONTROL_PING_MS`.
     pub control_ping_interval: Duration,
+    /// `MOONCAKE_TRANSFER_CONTROL_LATENCY_US`.
+    pub control_latency: Duration,
     /// `MOONCAKE_TRANSFER_CONTROL_SILENCE_MS`.
     pub control_silence_limit: Duration,
     /// `MOONCAKE_TRANSFER_MAX_NOTES`.
@@ -216,6 +218,7 @@ impl Config {
             max_batch: r.number_as(&table::MAX_BATCH),
             control_port: Some(r.number_as(&table::CONTROL_PORT)).filter(|port| *port != 0),
             control_ping_interval,
+            control_latency: Duration::from_micros(r.number(&table::CONTROL_LATENCY)),
             control_silence_limit: silence_limit(r, control_ping_interval),
             max_notes: r.number_as(&table::MAX_NOTES),
             tcp_lanes: r.number_as(&table::TCP_LANES),

@@ -93,6 +93,9 @@ variables! {
     CONTROL_PORT = "MOONCAKE_TRANSFER_CONTROL_PORT": number(0, 0, 65_535, "port");
     /// Silence on a control connection after which a ping is sent.
     CONTROL_PING = "MOONCAKE_TRANSFER_CONTROL_PING_MS": number(2000, 10, DAY_MS, "ms");
+    /// Time for which each message of a control connection is held back before it is served; for measurements beside
+    /// a software NPU that is slower than hardware, where messages would be too fast.
+    CONTROL_LATENCY = "MOONCAKE_TRANSFER_CONTROL_LATENCY_US": number(0, 0, 60_000_000, "us");
     /// Silence on a control connection after which the peer counts as lost.
     CONTROL_SILENCE = "MOONCAKE_TRANSFER_CONTROL_SILENCE_MS": number(10_000, 50, DAY_MS, "ms");
     /// Longest time a client of the handshake listener may take for each of sending, reading and closing.

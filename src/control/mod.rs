@@ -14,6 +14,7 @@
 
 mod answer;
 pub mod connection;
+mod delay;
 mod dial;
 pub mod frame;
 pub mod message;

@@ -15,6 +15,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::connection::Connection;
+use super::delay::{Delay, Held};
 use super::dial::{Refusal, other_protocol, stale};
 use super::frame::{Assembler, Header, Kind, MAX_BODY_BYTES, MAX_HELLO_BYTES, encode};
 use super::message::{Hello, Message, PROTOCOL_VERSION};
@@ -84,6 +85,7 @@ pub(super) struct Pump {
     scratch: Vec<u8>,
     tick: Duration,
     next_tick: Instant,
+    delay: Delay,
 }
 
 /// Why a socket is given up.
@@ -108,7 +110,9 @@ impl Pump {
             .min(config.control_silence_limit)
             .min(config.handshake_connect_timeout);
         let tick = (shortest / TICKS_PER_TIME).clamp(SHORTEST_TICK, LONGEST_TICK);
+        let delay = Delay::new(config.control_latency);
         Self {
+            delay,
             inner,
             poll,
             listener,
@@ -143,6 +147,9 @@ impl Pump {
             for token in ready {
                 self.drive(token);
             }
+            while let Some(held) = self.delay.take_due() {
+                self.serve_held(held);
+            }
             if self.accept_at.is_some_and(|at| at <= Instant::now()) {
                 self.accept();
             }
@@ -158,7 +165,7 @@ impl Pump {
             return Some(Duration::ZERO);
         }
         let tick = (!self.sockets.is_empty()).then_some(self.next_tick);
-        let next = tick.into_iter().chain(self.accept_at).min()?;
+        let next = tick.into_iter().chain(self.accept_at).chain(self.delay.next_look()).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -289,7 +296,11 @@ impl Pump {
             match &socket.role {
                 Role::Open(connection) => {
                     let connection = Arc::clone(connection);
-                    self.serve(&connection, header, body)?;
+                    if self.delay.is_off() {
+                        self.serve(&connection, header, body)?;
+                    } else if let Some(early) = self.delay.hold(token, connection, header, body) {
+                        self.serve_held(early);
+                    }
                 }
                 _ => self.greet(token, header, &body),
             }
@@ -426,6 +437,13 @@ impl Pump {
         Ok(())
     }
 
+    /// A message that was held back; its connection may have ended.
+    fn serve_held(&mut self, held: Held) {
+        if let Err(end) = self.serve(&held.connection, held.header, held.body) {
+            self.drop_socket(held.token, end);
+        }
+    }
+
     fn serve_request(&self, connection: &Arc<Connection>, request_id: u32, body: Vec<u8>) -> Result<()> {
         if connection.begin_request() {
             let job = Job::Request { connection: Arc::clone(connection), request_id, body };
@@ -525,6 +543,10 @@ impl Pump {
 
     fn drop_socket(&mut self, token: usize, end: End) {
         let Some(mut socket) = self.sockets.remove(&token) else { return };
+        for held in self.delay.take_of(token) {
+            // Its socket is gone already: what it answers has no way any more.
+            let _ = self.serve(&held.connection, held.header, held.body);
+        }
         // Closing takes the socket out of the kernel's set as well; a failure here changes nothing.
         let _ = self.poll.registry().deregister(&mut socket.stream);
         if let Role::Open(connection) = socket.role {
