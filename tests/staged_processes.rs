@@ -77,6 +77,27 @@ fn a_device_and_host_memory_of_another_host() {
     b.quit();
 }
 
+/// The ring is shown to the peer by the older family of calls as well, and copies need none of the newer ones.
+#[test]
+fn every_release_of_cann_stages() {
+    for release in ["8.1", "8.2", "8.3", "9.0"] {
+        let npu = software_npu(2).variable("CANN_SIM_RELEASE", release);
+        let (mut a, mut b) =
+            (Peer::start_with(&npu, Some(0), &SCARCE), Peer::start_with(&npu, Some(1), &SCARCE));
+        b.must("install ascend");
+        let pool = host_buffer(&mut b, PAGE, 1);
+        let (near, name) = (a.buffer(0, PAGE, 2), b.name());
+        a.must(&format!("transfer {}", moving("write", near, &name, pool, PAGE, 4096, 0)));
+        assert!(b.holds(pool, PAGE, 2), "{release}");
+        b.fill(pool, PAGE, 3);
+        a.must(&format!("transfer {}", moving("read", near, &name, pool, PAGE, 65536, 0)));
+        assert!(a.holds(near, PAGE, 3), "{release}");
+        assert_eq!(metric(&mut a, "staged_bytes_total"), 2 * PAGE, "{release}");
+        a.quit();
+        b.quit();
+    }
+}
+
 #[test]
 fn memory_that_nobody_has_registered() {
     let npu = software_npu(2);
