@@ -1,4 +1,9 @@
 //! What a pool survives: its owners, readers and master killed, frozen and full. Every success is byte-checked.
+//!
+//! Tried by taking mechanisms out of `store`: without the renewal of leases the long read fails; without the look at
+//! the lease after a read, the read whose lease ran out succeeds; without the next replica the dead owner's key is not
+//! read; without mounting again neither a frozen owner nor a restarted master gets the segment back. Without giving
+//! space back, `store_devices` finds it taken after a refused copy.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -266,9 +271,11 @@ fn a_lease_is_taken_again_while_a_long_read_runs() {
     let looked_up = master.metric("master_batch_get_replica_list_requests_total");
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| store.get(b"k"));
-        // Several times the lease goes by before the owner goes on.
+        // The lease goes by twice before the owner goes on.
+        let begun = Instant::now();
         eventually("the lease is taken again and again", || {
-            master.metric("master_batch_get_replica_list_requests_total") >= looked_up + 6
+            begun.elapsed() > Duration::from_secs(5)
+                && master.metric("master_batch_get_replica_list_requests_total") >= looked_up + 4
         });
         signal(peer.id(), "-CONT");
         same(&reading.join().unwrap().unwrap(), &value, "the long read");

@@ -1,4 +1,6 @@
 //! A master that is not there, does not answer, or answers wrongly: an error in time, never a hang, never a success.
+//!
+//! Tried by taking out the look at a frame's sequence number: then the answer to another call is a success.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
