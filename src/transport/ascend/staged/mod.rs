@@ -15,10 +15,10 @@
 //!
 //! Each device that stages has a [`ring`]: memory set apart at the first need, registered, and so bound by every
 //! channel made later. (A channel that is ready already gets a newer generation by the rule for any newer memory.) A
-//! request is cut into [pieces](work) that fit a slot; the [lanes](lane) of the peer's [route] take one piece each
+//! request is cut into [pieces](work) that fit a slot; the lanes of the peer's route take one piece each
 //! through all steps, so that the steps of successive pieces overlap. The wire is an ordinary job of the channel.
 //!
-//! The [`agent`] is the other side: it lends slots of its ring (that is the credit), and copies between them and
+//! The agent is the other side: it lends slots of its ring (that is the credit), and copies between them and
 //! memory of its engine. It speaks on the control connection:
 //!
 //! | message | says |
