@@ -56,6 +56,28 @@ fn one_line_for_each_batch_with_its_numbers() {
 }
 
 #[test]
+fn a_staged_transfer_has_a_line_of_the_same_form() {
+    let npu = software_npu(2).variable("MOONCAKE_TRANSFER_SAME_HOST", "0");
+    let variables = [("ASCEND_TRANSPORT_PRINT", "1"), ("MC_LOG_LEVEL", "INFO")];
+    let (mut a, mut b) = (Peer::start_with(&npu, Some(0), &variables), Peer::start(&npu, Some(1)));
+    a.must("install ascend");
+    let near: u64 = a.must(&format!("host {PAGE}")).parse().unwrap();
+    a.must(&format!("register {near} {PAGE} cpu:0"));
+    let far = b.buffer(1, PAGE, 2);
+    a.must(&format!("transfer {}", moving("read", near, &b.name(), far, PAGE, PAGE, 0)));
+    assert!(a.holds(near, PAGE, 2));
+    assert!(wait_until(LIMIT, || !lines(&a).is_empty()), "{}", a.child.output());
+    let printed = lines(&a);
+    assert_eq!(printed.len(), 1, "{printed:?}");
+    let line = &printed[0];
+    assert_eq!((word(line, "route"), word(line, "link"), word(line, "submit")), ("staged", "HCCS", "-"));
+    assert_eq!((word(line, "bytes"), word(line, "blocks")), (PAGE.to_string().as_str(), "1"));
+    assert!(word(line, "execute").parse::<u64>().unwrap() > 0, "{line:?}");
+    a.quit();
+    b.quit();
+}
+
+#[test]
 fn a_variable_that_cannot_have_its_effect_is_refused_by_name() {
     let npu = software_npu(1);
     let variables = [("ASCEND_BUFFER_POOL", "4:8"), ("ASCEND_USE_SHORT_CONNECTION", "0")];

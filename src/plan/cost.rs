@@ -39,6 +39,15 @@ impl LinkClass {
         }
     }
 
+    /// The link as printed.
+    #[must_use]
+    pub const fn link(self) -> &'static str {
+        match self {
+            Self::A2Hccs | Self::A3Hccs | Self::A3HccsTwoServers => "HCCS",
+            Self::A2Roce | Self::A3Roce => "RoCE",
+        }
+    }
+
     /// The class with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

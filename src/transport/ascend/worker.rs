@@ -291,11 +291,11 @@ impl Worker<'_> {
                 let line = Line {
                     request,
                     route: Chosen::Direct,
-                    link: self.channel.link(),
+                    link: self.channel.link().name(),
                     planning: total.saturating_sub(arrival.executing),
-                    submitting: arrival.submitting,
+                    submitting: Some(arrival.submitting),
                     executing: arrival.executing,
-                    modelled_us: modelled(self.channel, request).chosen_us,
+                    modelled_us: Some(modelled(self.channel, request).chosen_us),
                 };
                 log::info!("{line}");
             }

@@ -12,6 +12,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::print::Line;
+use super::super::slot::Key;
 use super::Staged;
 use super::copier::{Copier, Watch, Way};
 use super::ring::{OwnSlot, Ring};
@@ -21,7 +23,7 @@ use crate::batch::{Batch, Stop, Submission, Waited};
 use crate::control::{Message, Pending, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
-use crate::plan::{Direction, Extent};
+use crate::plan::{self, Direction, Extent};
 use crate::transport::{Job, Request, Route as Choice};
 
 /// How long the peer's agent may keep a request for a slot before it is asked again.
@@ -115,8 +117,29 @@ impl Lane<'_> {
         let arrived = matches!(end, End::Arrived);
         piece.finish(end);
         if self.staged.config().ascend_print && arrived && work.request().is_finished() && work.tell() {
-            print(&work);
+            self.print(&work);
         }
+    }
+
+    /// The line that is asked for; it tells of the whole request.
+    fn print(&self, work: &Work) {
+        let (request, executing) = (work.request(), work.executing().unwrap_or_default());
+        let (peer, station) = (self.route.connection().peer(), self.route.station());
+        let key = Key {
+            local_device: station.device().id(),
+            peer: peer.incarnation.id,
+            remote_device: self.route.remote_device(),
+        };
+        let line = Line {
+            request,
+            route: plan::Route::Staged,
+            link: self.staged.channels.ready_costs(key).map_or("-", |costs| costs.class.link()),
+            planning: request.accepted().elapsed().saturating_sub(executing),
+            submitting: None,
+            executing,
+            modelled_us: None,
+        };
+        log::info!("{line}");
     }
 
     /// All steps of a piece. When it returns, nothing of the piece runs.
@@ -295,23 +318,6 @@ impl Lane<'_> {
         }
         self.release();
     }
-}
-
-/// One line per request, as `ASCEND_TRANSPORT_PRINT=1` asks for; in the form of those that go direct.
-fn print(work: &Work) {
-    let request = work.request();
-    let executing = work.executing().unwrap_or_default();
-    let bytes = request.length_bytes();
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = bytes as f64 / executing.as_secs_f64().max(1e-9) / 1e9;
-    log::info!(
-        "peer {} {} bytes {bytes} blocks {} route staged plan {} us execute {} us {rate:.2} GB/s",
-        request.job().peer,
-        request.direction().name(),
-        request.extents().len(),
-        request.accepted().elapsed().saturating_sub(executing).as_micros(),
-        executing.as_micros(),
-    );
 }
 
 fn own_slot(ring: &Arc<Ring>, watch: &PieceWatch<'_>) -> Result<OwnSlot> {
