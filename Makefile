@@ -92,7 +92,7 @@ TSAN_TESTS ?= --lib --test control_connection --test host_engines --test tcp_cli
 tsan: ## engines, transports and the control connection under ThreadSanitizer; needs nightly with rust-src
 	RUSTFLAGS="-Zsanitizer=thread" TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/tsan.supp" \
 		$(CARGO) +nightly test -Zbuild-std --target $(shell rustc -vV | sed -n 's/^host: //p') -p mooncake \
-		--target-dir "$(TARGET_DIR)/tsan" $(JOBS_FLAG) $(TSAN_TESTS) -- --test-threads=2
+		--target-dir "$(TARGET_DIR)/tsan" $(JOBS_FLAG) $(TSAN_TESTS) --no-fail-fast -- --test-threads=2
 
 models: ## the model checks of what several threads share: every interleaving, by loom
 	$(MODELS)

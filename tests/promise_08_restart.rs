@@ -141,6 +141,7 @@ fn a_dropped_link_costs_its_channel_and_comes_back() {
         a.must(&format!("transfer {c_words}"));
     }
     assert!(a.holds(near, PAGE, 3));
+    assert_eq!(a.count("HcclCommPrepare"), prepares, "the loss of one channel cost another one");
     a.fault("clear");
     until_it_works(&mut a, &b_words);
     assert!(a.holds(near, PAGE, 2));

@@ -128,7 +128,7 @@ mod tests {
             let seen = Arc::clone(&seen);
             worker.push(Box::new(move || seen.lock().push(number))).unwrap();
         }
-        assert!(worker.close(Deadline::after(Duration::from_secs(5))));
+        assert!(worker.close(Deadline::after(Duration::from_secs(60))));
         assert_eq!(*seen.lock(), (0..100).collect::<Vec<_>>());
     }
 
@@ -143,7 +143,7 @@ mod tests {
                 counter.fetch_add(1, Ordering::SeqCst);
             }))
             .unwrap();
-        assert!(worker.close(Deadline::after(Duration::from_secs(5))));
+        assert!(worker.close(Deadline::after(Duration::from_secs(60))));
         assert_eq!(runs.load(Ordering::SeqCst), 1);
     }
 
@@ -162,7 +162,7 @@ mod tests {
         }
         assert_eq!(refused, Some(Code::TooManyRequests));
         drop(held);
-        assert!(worker.close(Deadline::after(Duration::from_secs(5))));
+        assert!(worker.close(Deadline::after(Duration::from_secs(60))));
         assert_eq!(worker.push(Box::new(|| ())).unwrap_err().code(), Code::StaleHandle);
     }
 }
