@@ -15,6 +15,12 @@ for release in "${releases[@]}"; do
         python3 -m venv "$directory/$release"
         "$directory/$release/bin/pip" install --quiet "mooncake-transfer-engine-non-cuda==$release"
     fi
+    # The script of that name starts the program as a child in some releases, which then outlives it when it is
+    # killed; tests start the program itself.
+    for program in "$directory/$release"/lib/python3*/site-packages/mooncake/mooncake_master; do
+        chmod +x "$program"
+        ln -sfn "$program" "$directory/$release/bin/upstream_master"
+    done
 done
 if ! ldconfig -p | grep -q libibverbs.so.1 && [ ! -e "$directory/lib/libibverbs.so.1" ]; then
     unpacked=$(mktemp -d)

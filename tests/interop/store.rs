@@ -7,7 +7,6 @@
     reason = "helpers of a test fail as the test does"
 )]
 
-use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -42,8 +41,7 @@ impl UpstreamMaster {
 
     pub fn start_on(release: &'static str, port: u16, flags: &[&str]) -> Option<Self> {
         let directory = peers(release)?;
-        let mut command: Command = python_of(&directory, release);
-        command.arg(directory.join(release).join("bin/mooncake_master"));
+        let mut command = mooncake_test_support::peers::master(&directory, release);
         command.arg(format!("--rpc_port={port}")).arg(format!("--metrics_port={}", free_port())).args(flags);
         Some(Self { child: Child::start(&mut command), port, release })
     }

@@ -205,7 +205,7 @@ def upstreams_master():
     started = []
 
     def start(release: str) -> str:
-        program = PEERS / release / "bin" / "mooncake_master"
+        program = PEERS / release / "bin" / "upstream_master"
         if not program.is_file():
             pytest.skip(f"upstream's package {release} is not in {PEERS}")
         for _ in range(5):

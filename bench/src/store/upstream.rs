@@ -79,8 +79,8 @@ impl Upstream {
             || Ok::<_, std::io::Error>(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
         let port = free()?;
         let master = Process::start(
-            python()
-                .arg(home.join("bin/mooncake_master"))
+            Command::new(home.join("bin/upstream_master"))
+                .env("LD_LIBRARY_PATH", peers.join("lib"))
                 .arg(format!("--rpc_port={port}"))
                 .arg(format!("--metrics_port={}", free()?)),
         )?;

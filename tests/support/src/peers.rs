@@ -53,8 +53,16 @@ pub fn python(directory: &Path, release: &str) -> Command {
     command
 }
 
+/// The master of a release: the program itself, so that who kills the child has killed the master.
+#[must_use]
+pub fn master(directory: &Path, release: &str) -> Command {
+    let mut command = Command::new(directory.join(release).join("bin/upstream_master"));
+    command.env("LD_LIBRARY_PATH", directory.join("lib"));
+    command
+}
+
 fn usable(directory: &Path, release: &str) -> bool {
-    directory.join(release).join("bin/python").exists()
+    directory.join(release).join("bin/upstream_master").exists()
         && python(directory, release)
             .args(["-c", "import mooncake.engine"])
             .output()
