@@ -166,6 +166,7 @@
 //! | event loops of the TCP transport | `transport/tcp/reactor.rs` | `MAX_LOOPS` |
 //! | bytes copied between two looks at a stop | `memory/copy.rs` | `MAX_CHUNK_BYTES` |
 //! | peers of one host that use an engine's memory | `transport/host/board.rs` | `MAX_BOARDS` |
+//! | boards that a peer has asked for and not begun to use | `transport/host/board.rs` | `MAX_UNUSED` |
 //! | ranges that such a peer may use | `transport/host/layout.rs` | `MAX_RANGES` |
 //! | pieces of a peer's shared memory that are mapped | `transport/host/peer.rs` | `MAX_IMPORTED` |
 //! | connections of a store to its master | `store/rpc/mod.rs` | `MAX_CONNECTIONS` |

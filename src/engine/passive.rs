@@ -104,10 +104,17 @@ impl Handler for Passive {
                 let what = "transfers between processes of one host are turned off there";
                 Err(Error::new(Code::Unsupported, Stage::Connect, what))
             }
+            Message::Prove { .. } if !engine.incarnation.same_boot(&from.peer().incarnation) => {
+                Err(Error::new(Code::Unsupported, Stage::Connect, "it runs on another host"))
+            }
             Message::Prove { challenge } => {
                 let challenge = Challenge::parse(&challenge)?;
                 let placed = || engine.placed();
-                engine.boards.offer(&from.peer().segment, &challenge, placed).map(Message::Proof)
+                let peer = from.peer();
+                engine
+                    .boards
+                    .offer(peer.incarnation.id, &peer.segment, &challenge, placed)
+                    .map(Message::Proof)
             }
             // A peer must not make this process open CANN: without NPU memory of ours there is nothing to offer for.
             message => {

@@ -154,6 +154,18 @@ fn contenders(arguments: &Arguments, target: &Target, memory: &[u8]) -> Result<F
     Ok((contenders, missing))
 }
 
+/// The command line, without the paths of this machine.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    let mut line = "command: host_cells".to_owned();
+    let mut is_path = false;
+    for argument in arguments {
+        line.push(' ');
+        line.push_str(if is_path { "PATH" } else { &argument });
+        is_path = ["--peers", "--record"].contains(&argument.as_str());
+    }
+    line
+}
+
 /// Medians over the rounds of one contender.
 fn row(contender: &'static str, cell: Cell, seen: &[Measured]) -> Row {
     let of = |value: &dyn Fn(&Measured) -> f64| median(&mut seen.iter().map(value).collect::<Vec<_>>());
@@ -220,7 +232,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 setting("/proc/sys/net/ipv4/tcp_congestion_control"),
                 setting("/proc/sys/kernel/osrelease"),
             ),
-            format!("command: host_cells {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
+            command(std::env::args().skip(1)),
             format!("load when it began {load}, when it ended {}", setting("/proc/loadavg")),
         ];
         head.extend(missing);

@@ -23,6 +23,9 @@ use crate::memory::sealed::{Sealed, SharedFile};
 /// Most boards of an engine; a peer beyond goes by TCP.
 pub const MAX_BOARDS: usize = 1024;
 
+/// Most boards that one engine has asked for and not begun to use.
+pub const MAX_UNUSED: usize = 4;
+
 /// How long a peer may take from asking for a board to using it.
 const UNUSED_LIMIT: Duration = Duration::from_secs(60);
 /// How often a wait looks at the counts.
@@ -42,7 +45,9 @@ pub struct BoardPlace {
 struct Board {
     words: Words,
     sealed: Sealed,
-    /// The peer's segment, for messages.
+    /// Which engine the peer is.
+    engine: u128,
+    /// Its segment, for messages.
     peer: String,
     made: Instant,
 }
@@ -108,13 +113,15 @@ pub struct Placed {
 pub struct Boards(Mutex<Vec<Arc<Board>>>);
 
 impl Boards {
-    /// Makes a board for a peer and writes its challenge on it. `ranges` is asked for what the peer may use once
+    /// Makes a board for a peer and writes its challenge on it; of those it has not begun to use the
+    /// oldest is taken back. `ranges` is asked for what the peer may use once
     /// later changes are sure to reach the board, too.
     ///
     /// # Errors
     /// [`Code::TooManyRequests`] above [`MAX_BOARDS`], [`Code::Memory`] with what the kernel says.
     pub fn offer(
         &self,
+        engine: u128,
         peer: &str,
         challenge: &Challenge,
         ranges: impl FnOnce() -> Vec<Placed>,
@@ -126,9 +133,16 @@ impl Boards {
         let words = Words(Mapping::of(&sealed).map_err(failed)?);
         words.begin(challenge.words());
         let place = BoardPlace { address: words.challenge_address(), file: sealed.place() };
-        let board = Arc::new(Board { words, sealed, peer: peer.to_owned(), made: Instant::now() });
+        let board = Arc::new(Board { words, sealed, engine, peer: peer.to_owned(), made: Instant::now() });
         let mut boards = self.0.lock();
-        boards.retain(|board| !board.is_over());
+        // Several names of this engine may be opened at once; more than that has no use.
+        let is_unused = |board: &Arc<Board>| board.engine == engine && board.words.state() == state::FREE;
+        let mut unused = boards.iter().filter(|board| is_unused(board)).count();
+        boards.retain(|board| {
+            let replaced = unused >= MAX_UNUSED && is_unused(board) && board.words.settle(state::REVOKED);
+            unused = unused.saturating_sub(usize::from(replaced));
+            !replaced && !board.is_over()
+        });
         if boards.len() >= MAX_BOARDS {
             return Err(Error::new(
                 Code::TooManyRequests,

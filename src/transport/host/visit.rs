@@ -162,7 +162,7 @@ impl Visit {
 mod tests {
     use std::time::Duration;
 
-    use super::super::board::{Boards, Placed};
+    use super::super::board::{Boards, MAX_UNUSED, Placed};
     use super::*;
     use crate::deadline::Deadline;
 
@@ -174,7 +174,7 @@ mod tests {
 
     fn visit(boards: &Boards, ranges: Vec<Placed>) -> Visit {
         let challenge = Challenge::new().unwrap();
-        let place = boards.offer("visitor", &challenge, || ranges).unwrap();
+        let place = boards.offer(1, "visitor", &challenge, || ranges).unwrap();
         let myself = Process::open(std::process::id()).unwrap();
         Visit::begin(&myself, &challenge, &place).unwrap()
     }
@@ -246,8 +246,25 @@ mod tests {
     #[test]
     fn a_wrong_challenge_is_no_proof() {
         let boards = Boards::default();
-        let place = boards.offer("x", &Challenge::new().unwrap(), Vec::new).unwrap();
+        let place = boards.offer(1, "x", &Challenge::new().unwrap(), Vec::new).unwrap();
         let myself = Process::open(std::process::id()).unwrap();
         assert!(Visit::begin(&myself, &Challenge::new().unwrap(), &place).is_err());
+    }
+
+    #[test]
+    fn of_boards_that_are_not_used_the_oldest_cannot_be_taken_any_more() {
+        let boards = Boards::default();
+        let challenge = Challenge::new().unwrap();
+        let first = boards.offer(1, "x", &challenge, Vec::new).unwrap();
+        let others = boards.offer(2, "y", &challenge, Vec::new).unwrap();
+        let later: Vec<_> =
+            (0..MAX_UNUSED).map(|_| boards.offer(1, "x", &challenge, Vec::new).unwrap()).collect();
+        let myself = Process::open(std::process::id()).unwrap();
+        assert!(Visit::begin(&myself, &challenge, &first).is_err());
+        for place in &later {
+            drop(Visit::begin(&myself, &challenge, place).unwrap());
+        }
+        drop(Visit::begin(&myself, &challenge, &others).unwrap());
+        assert!(Visit::begin(&myself, &challenge, &others).is_err(), "it was used, and is used no more");
     }
 }
