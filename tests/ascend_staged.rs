@@ -289,6 +289,22 @@ fn a_pool_of_30_gb_where_the_driver_registers_20() {
 }
 
 #[test]
+fn slots_of_different_lengths_at_both_ends() {
+    let (a, b) = (node(0), node_with(1, &scarce(), false));
+    let (near, far) = (a.buffer(8 * MIB), b.buffer(8 * MIB));
+    let bytes = pattern(14, 5 * MIB + 77);
+    store(0, near, &bytes);
+    let blocks = [(near, far + 3, MIB + 1), (near + MIB + 1, far + MIB + 4, 4 * MIB + 76)];
+    a.must_transfer_by(&b, Direction::Write, &blocks, STAGED);
+    assert!(load(1, far + 3, 5 * MIB + 77) == bytes);
+    store(0, near, &vec![0; 5 * MIB as usize + 77]);
+    a.must_transfer_by(&b, Direction::Read, &blocks, STAGED);
+    assert!(load(0, near, 5 * MIB + 77) == bytes);
+    b.must_transfer_by(&a, Direction::Read, &[(far, near, 5 * MIB + 77)], STAGED);
+    assert!(load(1, far, 5 * MIB + 77) == bytes);
+}
+
+#[test]
 fn without_slots_it_is_refused_with_a_word_what_to_do() {
     let none = Config { staged_slots: 0, ..Config::default() };
     let (a, b) = (node_with(0, &none, false), node(1));

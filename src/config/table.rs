@@ -132,7 +132,7 @@ variables! {
     NO_METADATA_CACHE = "MC_DISABLE_METACACHE": Kind::Presence;
     /// How often the descriptors of all open segments are asked for again; 0 leaves that to need.
     METADATA_REFRESH = "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS": number(0, 0, 86_400, "s");
-    /// Length of the slots that transfers are staged through; the same at both ends.
+    /// Length of the slots that transfers are staged through; of two ends that differ the shorter one counts.
     STAGED_SLOT_BYTES = "MOONCAKE_TRANSFER_STAGED_SLOT_BYTES": number(4 << 20, 64 << 10, 1 << 30, "bytes");
     /// Slots for transfers of this engine on each NPU that stages, and as many for its peers; 0 turns staging off.
     STAGED_SLOTS = "MOONCAKE_TRANSFER_STAGED_SLOTS": number(8, 0, 1024, "slots");

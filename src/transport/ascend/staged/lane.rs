@@ -18,7 +18,7 @@ use super::Staged;
 use super::copier::{Copier, Watch, Way};
 use super::ring::{OwnSlot, Ring};
 use super::route::Route;
-use super::work::{End, Piece, Work};
+use super::work::{Block, End, Piece, Work};
 use crate::batch::{Batch, Stop, Submission, Waited};
 use crate::control::{Message, Pending, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
 use crate::deadline::Deadline;
@@ -150,37 +150,56 @@ impl Lane<'_> {
             return Err(error);
         }
         let ring = self.route.station().ring()?;
-        let grant = self.grant(piece, &watch)?;
+        let grant = self.grant(&watch)?;
         let slot = own_slot(&ring, &watch)?;
-        let local = piece.blocks.iter().map(|block| (block.local, block.length_bytes));
+        if piece.length_bytes <= grant.length_bytes {
+            return self.move_blocks(request, &piece.blocks, grant, &slot, &watch);
+        }
+        // The peer's slots are shorter than ours.
+        for part in cut(&piece.blocks, grant.length_bytes) {
+            let grant = self.grant(&watch)?;
+            self.move_blocks(request, &part, grant, &slot, &watch)?;
+        }
+        Ok(())
+    }
+
+    /// The steps of blocks that fit both slots.
+    fn move_blocks(
+        &mut self,
+        request: &Request,
+        blocks: &[Block],
+        grant: SlotGrant,
+        slot: &OwnSlot,
+        watch: &PieceWatch<'_>,
+    ) -> Result<()> {
+        let length_bytes = blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.length_bytes));
+        if length_bytes > grant.length_bytes {
+            return Err(nonsense());
+        }
+        let local = blocks.iter().map(|block| (block.local, block.length_bytes));
         let host = request.job().local_device.is_none();
         match request.direction() {
             Direction::Write => {
-                self.copier.copy(Way::Gather, slot.address(), local, host, &watch)?;
-                self.wire(piece, &slot, grant.address, &watch)?;
-                self.by_agent(piece, grant, Way::Scatter, &watch)
+                self.copier.copy(Way::Gather, slot.address(), local, host, watch)?;
+                self.wire(request, length_bytes, slot, grant.address, watch)?;
+                self.by_agent(request, blocks, grant, Way::Scatter, watch)
             }
             Direction::Read => {
-                self.by_agent(piece, grant, Way::Gather, &watch)?;
-                self.wire(piece, &slot, grant.address, &watch)?;
-                self.copier.copy(Way::Scatter, slot.address(), local, host, &watch)
+                self.by_agent(request, blocks, grant, Way::Gather, watch)?;
+                self.wire(request, length_bytes, slot, grant.address, watch)?;
+                self.copier.copy(Way::Scatter, slot.address(), local, host, watch)
             }
         }
     }
 
-    /// A slot of the peer's that is long enough.
-    fn grant(&mut self, piece: &Piece, watch: &PieceWatch<'_>) -> Result<SlotGrant> {
+    /// A slot of the peer's.
+    fn grant(&mut self, watch: &PieceWatch<'_>) -> Result<SlotGrant> {
         loop {
             if let Some(grant) = self.grant {
-                if grant.length_bytes >= piece.length_bytes {
+                if grant.length_bytes > 0 {
                     return Ok(grant);
                 }
-                return Err(Error::new(
-                    Code::NotSupportedTransport,
-                    Stage::Execute,
-                    format!("the peer stages by slots of {} bytes, which are too short", grant.length_bytes),
-                )
-                .advice("set MOONCAKE_TRANSFER_STAGED_SLOT_BYTES to the same value at both ends"));
+                return Err(nonsense());
             }
             let pending = match self.asked.take() {
                 Some(pending) => pending,
@@ -206,14 +225,20 @@ impl Lane<'_> {
     }
 
     /// Slot to slot, over the channel.
-    fn wire(&self, piece: &Piece, slot: &OwnSlot, remote: u64, watch: &PieceWatch<'_>) -> Result<()> {
-        let request = piece.work.request();
+    fn wire(
+        &self,
+        request: &Request,
+        length_bytes: u64,
+        slot: &OwnSlot,
+        remote: u64,
+        watch: &PieceWatch<'_>,
+    ) -> Result<()> {
         let batch = Arc::new(Batch::new(1)?);
-        let submission = Submission::start(&batch, [piece.length_bytes], request.deadline())?;
+        let submission = Submission::start(&batch, [length_bytes], request.deadline())?;
         let extent = Extent {
             local: slot.address(),
             remote,
-            length_bytes: piece.length_bytes,
+            length_bytes,
             first_task: 0,
             task_count: 1,
             skip_bytes: 0,
@@ -252,15 +277,21 @@ impl Lane<'_> {
     }
 
     /// The peer's agent copies between its slot and its memory.
-    fn by_agent(&mut self, piece: &Piece, grant: SlotGrant, way: Way, watch: &PieceWatch<'_>) -> Result<()> {
-        let request = piece.work.request();
+    fn by_agent(
+        &mut self,
+        request: &Request,
+        blocks: &[Block],
+        grant: SlotGrant,
+        way: Way,
+        watch: &PieceWatch<'_>,
+    ) -> Result<()> {
         let timeout = request.deadline().remaining();
         let order = SlotMove {
             device: grant.device,
             slot: grant.slot,
             sequence: grant.sequence,
             gather: way == Way::Gather,
-            blocks: piece.blocks.iter().map(|block| (block.remote, block.length_bytes)).collect(),
+            blocks: blocks.iter().map(|block| (block.remote, block.length_bytes)).collect(),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         };
         let connection = self.route.connection();
@@ -332,6 +363,32 @@ fn own_slot(ring: &Arc<Ring>, watch: &PieceWatch<'_>) -> Result<OwnSlot> {
     }
 }
 
+/// Blocks in parts of at most `limit_bytes`, which is above 0.
+fn cut(blocks: &[Block], limit_bytes: u64) -> Vec<Vec<Block>> {
+    let (mut parts, mut part, mut room_bytes) = (Vec::new(), Vec::new(), limit_bytes);
+    for block in blocks {
+        let mut rest = *block;
+        while rest.length_bytes > 0 {
+            let length_bytes = rest.length_bytes.min(room_bytes);
+            part.push(Block { length_bytes, ..rest });
+            rest = Block {
+                local: rest.local.saturating_add(length_bytes),
+                remote: rest.remote.saturating_add(length_bytes),
+                length_bytes: rest.length_bytes - length_bytes,
+            };
+            room_bytes -= length_bytes;
+            if room_bytes == 0 {
+                parts.push(std::mem::take(&mut part));
+                room_bytes = limit_bytes;
+            }
+        }
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
 fn usage(grant: SlotGrant) -> SlotUse {
     SlotUse { device: grant.device, slot: grant.slot, sequence: grant.sequence }
 }
@@ -361,5 +418,28 @@ fn no_agent(error: Error) -> Error {
         )
         .advice("run the same release of mooncake-transfer at both ends"),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_the_blocks() {
+        let block = |local, length_bytes| Block { local, remote: local + 1000, length_bytes };
+        let blocks = [block(0, 5), block(100, 25), block(200, 10), block(300, 1)];
+        let parts = cut(&blocks, 10);
+        let lengths: Vec<u64> =
+            parts.iter().map(|part| part.iter().map(|block| block.length_bytes).sum()).collect();
+        assert_eq!(lengths, [10, 10, 10, 10, 1]);
+        let bytes = |blocks: &[Block]| -> Vec<(u64, u64)> {
+            blocks
+                .iter()
+                .flat_map(|block| (0..block.length_bytes).map(|at| (block.local + at, block.remote + at)))
+                .collect()
+        };
+        assert_eq!(bytes(&parts.concat()), bytes(&blocks));
+        assert!(cut(&[], 10).is_empty());
     }
 }
