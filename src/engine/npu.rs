@@ -83,8 +83,10 @@ impl Shared {
         };
         if let Some(device) = device {
             ascend.attach(device)?;
+            log::info!("engine {} uses NPU device {device}", self.name);
+        } else {
+            log::info!("engine {} uses the NPU of the memory that it is given", self.name);
         }
-        log::info!("engine {} uses NPU device {device:?}", self.name);
         Ok(Arc::new(ascend))
     }
 

@@ -7,7 +7,6 @@
     reason = "helpers of a test fail as the test does"
 )]
 
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mooncake_test_support::{Child, artifacts, wait_until};
