@@ -70,3 +70,35 @@ impl ModelClock {
         Duration::from_nanos((self.busy_ns)(LAUNCH, physical_id))
     }
 }
+
+/// The data file of the profiles.
+const PROFILES: &str = include_str!("../../cann-sim/cost/profiles.toml");
+
+/// What one way of a small message between two hosts takes by a profile, in nanoseconds of model time.
+///
+/// # Errors
+/// If the data has no such number.
+pub fn message_ns(profile: &str) -> Result<u64> {
+    let chip = profile.split('-').next().unwrap_or(profile);
+    let (_, section) =
+        PROFILES.split_once(&format!("[chip.{chip}]\n")).context("no profile has this chip")?;
+    let section = section.split("\n[").next().unwrap_or(section);
+    let (_, number) =
+        section.split_once("\nmessage_ns = { value = ").context("the chip has no message_ns")?;
+    let digits: String =
+        number.chars().take_while(|letter| *letter != ',').filter(|letter| *letter != '_').collect();
+    digits.parse().with_context(|| format!("message_ns of {chip} is {digits}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chip_says_what_a_message_costs() {
+        for profile in ["a2-hccs", "a2-roce", "a3-hccs", "a3-hccs-2node", "a3-roce"] {
+            assert!((1_000..1_000_000).contains(&message_ns(profile).unwrap()), "{profile}");
+        }
+        assert!(message_ns("a4-hccs").is_err());
+    }
+}

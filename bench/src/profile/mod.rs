@@ -6,8 +6,8 @@
 //!
 //! Times are model time: the machine's clock divided by the slow-down, and for the bare loop, which runs on one thread,
 //! the model's own clock, which leaves out what this machine adds. What the vendor's calls cost is charged by the
-//! profile; what this machine's processor takes is therefore counted at a fraction of itself, and so are the messages
-//! between the two engines. The former is what `engine_overhead` measures.
+//! profile, and each message between the two engines is held back for as long as it says. What this machine's processor
+//! takes is counted at a fraction of itself; that is what `engine_overhead` measures.
 
 mod outcome;
 mod plot;
@@ -30,7 +30,7 @@ use crate::demo::{Guard, wait_for_name};
 use crate::device::Npu;
 use crate::layout::{self, DEEPSEEK, Layout, QWEN};
 use crate::library::Operation;
-use crate::model_clock::ModelClock;
+use crate::model_clock::{ModelClock, message_ns};
 use crate::placement::Placement;
 use crate::report::{self, Cell, LayoutReport, Report};
 use crate::session::{Effort, Session};
@@ -346,6 +346,11 @@ fn measure(
             .env("CANN_SIM_PROFILE", setting.name)
             .env("CANN_SIM_SLOWDOWN", slowdown.to_string())
             .env("CANN_SIM_LAUNCH", launch)
+            // Messages of the engines cost what the profile says, at the same slow-down.
+            .env(
+                "MOONCAKE_TRANSFER_CONTROL_LATENCY_US",
+                (message_ns(setting.name)? * u64::from(slowdown) / 1000).to_string(),
+            )
             .env("MOONCAKE_TRANSFER_HCCN_CONF", &addresses)
             // What takes seconds here takes milliseconds there.
             .env("ASCEND_TRANSFER_TIMEOUT", LIMIT_MS.to_string())
