@@ -6,10 +6,12 @@
 //!
 //! # The model
 //!
-//! Direct is the sum of its descriptors. Staged goes through slots, each filled until it holds `fill_bytes`: gather, one
+//! Direct is the sum of its descriptors. Staged goes through slots, each filled as [`Fill`] says: gather, one
 //! descriptor, scatter. The three stages of successive slots overlap, so that the first slot takes all three and each
 //! further one as long as the slowest stage of what it holds, or longer when too few slots are there to cover the
-//! messages between. Where the threads of a device launch one after another, the initiator's copies and its descriptors share that.
+//! messages between. Where the threads of a device launch one after another, the initiator's copies and its
+//! descriptors share that; slots that shorten from one to the next (see [`Fill`]) are then a way as well, taken when
+//! modelled as faster.
 //! A group that is split takes both one after the other.
 //!
 //! Of all ways that are modelled as no more than [`PREFERENCE`] times the best, the one is taken that stages least.
@@ -20,6 +22,7 @@
 use std::fmt;
 
 use super::cost::{LinkClass, LinkCosts, Side};
+use super::fill::Fill;
 use crate::plan::{Direction, Extent};
 
 /// Staging for speed has to be this much better: it takes memory bandwidth and a peer's time, which are not modelled.
@@ -27,6 +30,10 @@ pub const PREFERENCE: f64 = 1.05;
 
 /// Least number of bytes that a slot is filled with, unless there is less.
 pub const MIN_FILL_BYTES: u64 = 64 << 10;
+
+/// Slots of a run that shortens, as a part of the number at which its modelled time is least: about there the time
+/// hardly depends on it, and each slot costs messages and wake-ups that are not modelled.
+const TAPERED_SLOTS: f64 = 0.85;
 
 /// Classes of lengths: class `n` holds the lengths with `n` significant bits.
 const CLASSES: usize = 65;
@@ -99,9 +106,9 @@ pub struct Choice {
     pub route: Route,
     /// Extents that are shorter go staged, the others direct.
     pub staged_below_bytes: u64,
-    /// A slot is sent as soon as it holds this much, or when the next extent does not fit any more; 0 when nothing
-    /// goes staged.
-    pub fill_bytes: u64,
+    /// A slot is sent as soon as it holds this much, or when the next extent does not fit any more; 0 bytes when
+    /// nothing goes staged.
+    pub fill: Fill,
     /// Extents of the group.
     pub extents: u64,
     /// Bytes of the group.
@@ -124,7 +131,7 @@ impl Choice {
         Self {
             route: Route::Local,
             staged_below_bytes: 0,
-            fill_bytes: 0,
+            fill: Fill::even(0),
             extents: count(extents.len()),
             length_bytes,
             direct_us: None,
@@ -160,11 +167,16 @@ impl fmt::Display for Choice {
             Route::Split => write!(
                 formatter,
                 ", staged below {} bytes in slots of {} bytes",
-                self.staged_below_bytes, self.fill_bytes
-            ),
-            Route::Staged => write!(formatter, ", in slots of {} bytes", self.fill_bytes),
-            Route::Local | Route::Direct => Ok(()),
+                self.staged_below_bytes, self.fill.fullest_bytes
+            )?,
+            Route::Staged => write!(formatter, ", in slots of {} bytes", self.fill.fullest_bytes)?,
+            Route::Local | Route::Direct => return Ok(()),
         }
+        if self.fill.step_bytes > 0 {
+            let way = if self.fill.grows { "from" } else { "down to" };
+            write!(formatter, " {way} {}", self.fill.shortest_bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -256,8 +268,57 @@ impl Stages<'_> {
         whole + (fills - 1.0) * period
     }
 
-    /// The best time of `load`, with the number of bytes in each slot.
-    fn best(&self, load: &Load) -> (f64, u64) {
+    /// Time of `load` in slots that shorten (for reads: grow), and their lengths; `None` where that has no advantage,
+    /// or where it is not known: the copies have to take the two ends the same time, and the wire less.
+    fn tapered(&self, load: &Load) -> Option<(f64, Fill)> {
+        let (source, target) = self.sides();
+        let (descriptor, copy) = (self.costs.descriptor(self.group.direction), self.costs.copy(source));
+        if !self.costs.launches_per_device || copy != self.costs.copy(target) || load.bytes < 1.0 {
+            return None;
+        }
+        let launch_us = descriptor.launch_us;
+        let copy_us = load.gather_us / load.bytes;
+        let wire_us = 1.0 / descriptor.limit_bytes_per_us();
+        let step = launch_us / (copy_us + wire_us);
+        // Then no slot's wire takes longer than the copies and the launch of the next shorter one.
+        if step < 1.0 || wire_us > copy_us || descriptor.setup_us + step * wire_us > launch_us {
+            return None;
+        }
+        let least = (load.bytes / float(self.slots.slot_bytes.max(1))).ceil();
+        let number = ((2.0 * load.bytes / step).sqrt() * TAPERED_SLOTS).ceil().max(least);
+        let grows = self.group.direction == Direction::Read;
+        let (total, slots) = (whole(load.bytes.ceil()), whole(number));
+        let fill = Fill::tapered(total, slots, self.slots.slot_bytes.max(1), whole(step), grows)?;
+        // Slots are lent again in time for those behind, which are shorter.
+        let (count, shortest) = (f64::from(self.slots.count), float(fill.shortest_bytes));
+        let is_covered = |bytes: f64| {
+            let all_steps = 2.0 * (copy_us * bytes + copy.call_us + self.costs.message_us)
+                + launch_us
+                + descriptor.setup_us
+                + wire_us * bytes;
+            let shorter = (bytes - step * (count - 1.0) / 2.0).max(shortest);
+            all_steps <= count * (copy_us * shorter + copy.call_us + launch_us)
+        };
+        let last = shortest + step * (count - 1.0).min(number - 1.0);
+        if number > count && !(is_covered(float(fill.fullest_bytes)) && is_covered(last)) {
+            return None;
+        }
+        let copies_us = load.slowest_us + copy.call_us * (number + 1.0);
+        let behind_us = launch_us * number + descriptor.setup_us + (copy_us + wire_us) * shortest;
+        Some((copies_us + behind_us + 2.0 * self.costs.message_us, fill))
+    }
+
+    /// The best time of `load`, and how full the slots are for it.
+    fn best(&self, load: &Load) -> (f64, Fill) {
+        let even = self.best_even(load);
+        match self.tapered(load) {
+            Some(tapered) if tapered.0 < even.0 => tapered,
+            _ => (even.0, Fill::even(even.1)),
+        }
+    }
+
+    /// The best time of `load` in slots that are alike, with the number of bytes in each.
+    fn best_even(&self, load: &Load) -> (f64, u64) {
         let slot = float(self.slots.slot_bytes.max(1));
         let least = small((load.bytes / slot).ceil()).max(1);
         let most = small(load.bytes / float(MIN_FILL_BYTES)).max(least);
@@ -299,7 +360,7 @@ pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allo
     let choice = Choice {
         route: Route::Direct,
         staged_below_bytes: 0,
-        fill_bytes: 0,
+        fill: Fill::even(0),
         extents: count(group.extents.len()),
         length_bytes,
         direct_us: (allowed != Allowed::Staged).then_some(all.direct_us),
@@ -310,7 +371,7 @@ pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allo
     let staged = Choice {
         route: Route::Staged,
         staged_below_bytes: u64::MAX,
-        fill_bytes: staged_fill,
+        fill: staged_fill,
         chosen_us: staged_us,
         ..choice
     };
@@ -330,13 +391,13 @@ pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allo
         }
         below.add(sum);
         above.direct_us -= sum.direct_us;
-        let (time, fill_bytes) = stages.best(&below);
+        let (time, fill) = stages.best(&below);
         let direct_us = above.direct_us.max(0.0);
         let Some(split) = splits.get_mut(number) else { break };
         let choice = Choice {
             route: Route::Split,
             staged_below_bytes: 1_u64.checked_shl(u32::try_from(class).unwrap_or(0)).unwrap_or(u64::MAX),
-            fill_bytes,
+            fill,
             chosen_us: time + direct_us,
             ..choice
         };
@@ -400,17 +461,23 @@ mod tests {
 
     /// What the slots really do: each stage takes one slot at a time, in order, and a slot is used again when its
     /// release has been heard of. Blocks are packed in order.
-    fn simulate_staged(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, fill_bytes: u64) -> f64 {
+    fn simulate_staged(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, fill: Fill) -> f64 {
         let descriptor = costs.descriptor(group.direction);
         let mut fills: Vec<Vec<u64>> = vec![Vec::new()];
+        let (mut moved, mut number, mut until) = (0, 0, fill.length_bytes(0));
         for extent in group.extents {
             let mut left = extent.length_bytes;
             while left > 0 {
                 let used: u64 = fills.last().unwrap().iter().sum();
-                if used > 0 && (used >= fill_bytes || used + left.min(slots.slot_bytes) > slots.slot_bytes) {
-                    fills.push(Vec::new());
-                }
                 let piece = left.min(slots.slot_bytes);
+                if used > 0 && (moved + piece / 2 > until || used + piece > slots.slot_bytes) {
+                    fills.push(Vec::new());
+                    while until < moved + piece / 2 {
+                        number += 1;
+                        until += fill.length_bytes(number);
+                    }
+                }
+                moved += piece;
                 fills.last_mut().unwrap().push(piece);
                 left -= piece;
             }
@@ -498,10 +565,10 @@ mod tests {
         let group = group(&extents, Direction::Read);
         let costs = costs(LinkClass::A2Roce, true);
         let direct = choose(&costs, &SLOTS, &group, Allowed::Direct);
-        assert_eq!((direct.route, direct.staged_us, direct.fill_bytes), (Route::Direct, None, 0));
+        assert_eq!((direct.route, direct.staged_us, direct.fill), (Route::Direct, None, Fill::even(0)));
         let staged = choose(&costs, &SLOTS, &Group { remote: Side::Host, ..group }, Allowed::Staged);
         assert_eq!((staged.route, staged.direct_us), (Route::Staged, None));
-        assert!(staged.is_staged(u64::MAX - 1) && staged.fill_bytes <= SLOTS.slot_bytes);
+        assert!(staged.is_staged(u64::MAX - 1) && staged.fill.fullest_bytes <= SLOTS.slot_bytes);
         let nothing = choose(&costs, &SLOTS, &Group { extents: &[], ..group }, Allowed::Either);
         assert_eq!(nothing.route, Route::Direct);
         assert_eq!(Choice::local(group.extents).route, Route::Local);
@@ -549,11 +616,11 @@ mod tests {
                             .sum();
                         let staged = |fill| simulate_staged(&costs, &SLOTS, &group, fill);
                         let best_staged =
-                            (16..=22).map(|fill| staged(1 << fill)).fold(f64::INFINITY, f64::min);
+                            (16..=22).map(|fill| staged(Fill::even(1 << fill))).fold(f64::INFINITY, f64::min);
                         let choice = choose(&costs, &SLOTS, &group, Allowed::Either);
                         let played = match choice.route {
                             Route::Direct => direct,
-                            _ => staged(choice.fill_bytes),
+                            _ => staged(choice.fill),
                         };
                         let better = direct.min(best_staged);
                         assert!(
@@ -564,6 +631,32 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    /// On the link that gains by it, slots that shorten are chosen, are modelled as no slower than slots alike, and are
+    /// faster when really played through.
+    #[test]
+    fn slots_that_shorten_are_faster_than_alike_ones() {
+        let costs = costs(LinkClass::A2Roce, true);
+        let slots = Slots { count: 4, launchers: 4, ..SLOTS };
+        for direction in [Direction::Write, Direction::Read] {
+            for (shift, mib) in [(14, 32), (15, 32), (16, 32), (17, 32), (16, 128), (17, 128)] {
+                let extents = extents(&vec![1_u64 << shift; (mib << 20) >> shift]);
+                let group = group(&extents, direction);
+                let choice = choose(&costs, &slots, &group, Allowed::Either);
+                let stages = Stages { costs: &costs, slots: &slots, group: &group };
+                let mut load = Load::default();
+                extents.iter().for_each(|extent| load.add(&stages.load(extent.length_bytes)));
+                let alike = stages.best_even(&load);
+                assert!(choice.fill.step_bytes > 0, "{choice}");
+                assert_eq!(choice.fill.grows, direction == Direction::Read);
+                assert!(choice.chosen_us <= alike.0, "{choice}: {alike:?}");
+                let played = |fill| simulate_staged(&costs, &slots, &group, fill);
+                let (tapered, even) = (played(choice.fill), played(Fill::even(alike.1)));
+                assert!(tapered < even, "{choice}: {tapered} for {even}");
+                assert!((tapered / choice.chosen_us - 1.0).abs() < 0.03, "{choice}: {tapered}");
             }
         }
     }
@@ -597,7 +690,7 @@ mod tests {
             let sum: f64 = lengths.iter().map(one).sum();
             prop_assert!((sum - direct).abs() <= sum * 1e-6);
             prop_assert_eq!(choice.length_bytes, lengths.iter().sum::<u64>());
-            prop_assert!(choice.fill_bytes <= slots.slot_bytes);
+            prop_assert!(choice.fill.fullest_bytes <= slots.slot_bytes);
             // A bound that any way through slots has: the wire takes every byte once.
             prop_assert!(staged >= float(choice.length_bytes) / costs.descriptor(direction).limit_bytes_per_us());
             if choice.route == Route::Split {

@@ -47,8 +47,23 @@
 //! | a2-roce, 200 times slower | 128 KiB | 1.54, 1.42 | 1.84, 1.87 |
 //! | a3-roce, 400 times slower | 128 KiB | 1.22, 1.20 | 1.33 |
 //!
-//! What is missing is the filling and emptying of the row of slots, and the time between the steps of a slot, which is this
-//! machine's: it had ten times as much to do as it has cores when this was measured. The goal of 1.8 on a2-roce is not met here.
+//! Those were measured with slots all filled alike. Since then they shorten from one to the next, as
+//! [`Fill`](super::Fill) explains; measured with less else running, alike and
+//! shortening in turns, 32 MiB:
+//!
+//! | link | blocks | alike, written and read | shortening |
+//! |---|---|---|---|
+//! | a2-roce, 100 times slower | 64 KiB | 1.68, 1.71 | 1.72, 1.75 |
+//! | a2-roce, 100 times slower | 128 KiB | 1.56, 1.58 | 1.62, 1.64 |
+//! | a2-roce, 20 times slower | 16 KiB | 1.82, 1.84 | 1.85, 1.87 |
+//! | a2-roce, 20 times slower | 32 KiB | 1.75, 1.78 | 1.80, 1.81 |
+//! | a2-roce, 20 times slower | 64 KiB | 1.66, 1.69 | 1.69, 1.73 |
+//! | a2-roce, 20 times slower, medians of six | 128 KiB | 1.52, 1.54 | 1.56, 1.56 |
+//!
+//! What is missing is the filling and emptying of the row of slots. For a write of `B` bytes with launches in one row
+//! it cannot be less than `sqrt(2 * B * launch * (time of a byte in copy and wire))`, however the slots are
+//! filled: a write of 32 MiB in blocks of 128 KiB gains 1.66 at best, in blocks of 64 KiB 1.76. The goal of 1.8 needs
+//! longer batches for those.
 //!
 //! The engine stages a group only where the whole group is modelled at least 5 % faster, filling and emptying included:
 //! see [`choose`](super::choose). Short groups have less of an advantage than the table says, or none.

@@ -17,6 +17,7 @@ mod choice;
 mod cost;
 mod cost_table;
 mod extent;
+mod fill;
 pub mod gain;
 mod group;
 
@@ -25,4 +26,5 @@ pub use choice::{Allowed, Choice, Group, MIN_FILL_BYTES, PREFERENCE, Route, Slot
 pub use cost::{CopyCost, DescriptorCost, LinkClass, LinkCosts, Side};
 pub use cost_table::{CostTable, MAX_TABLE_BYTES};
 pub use extent::{Block, Direction, Extent, MAX_EXTENT_BYTES, MAX_EXTENTS_PER_CALL, coalesce};
+pub use fill::Fill;
 pub use group::Groups;

@@ -79,7 +79,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
-use crate::plan::{self, Allowed, Choice, Group, Side, choose};
+use crate::plan::{self, Allowed, Choice, Fill, Group, Side, choose};
 
 /// How long a registration may take; the vendor's call is bookkeeping, but it may queue behind others.
 const REGISTER_LIMIT: Duration = Duration::from_secs(60);
@@ -220,11 +220,11 @@ impl Ascend {
         }
         match choice {
             Some(choice) if choice.route == plan::Route::Staged => {
-                self.submit_staged(job, &device, remote, connection, Some(choice.fill_bytes))
+                self.submit_staged(job, &device, remote, connection, Some(choice.fill))
             }
             Some(choice) if choice.route == plan::Route::Split => {
                 let (staged, direct) = split(job, &choice);
-                let taken = self.submit_staged(staged, &device, remote, connection, Some(choice.fill_bytes));
+                let taken = self.submit_staged(staged, &device, remote, connection, Some(choice.fill));
                 self.submit_direct(direct, &device, remote, connection).and(taken)
             }
             _ if job.route == Route::Staged => self.submit_staged(job, &device, remote, connection, None),
@@ -251,11 +251,11 @@ impl Ascend {
         device: &Arc<Device>,
         remote_device: i32,
         connection: &Arc<Connection>,
-        fill_bytes: Option<u64>,
+        fill: Option<Fill>,
     ) -> Result<()> {
         let request = Request::new(job);
         self.staged
-            .submit(&request, device, remote_device, connection, fill_bytes)
+            .submit(&request, device, remote_device, connection, fill)
             .inspect_err(|error| request.fail(error))
     }
 

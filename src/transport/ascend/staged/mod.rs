@@ -71,7 +71,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
-use crate::plan::{LinkClass, Slots};
+use crate::plan::{Fill, LinkClass, Slots};
 use crate::transport::{Job, Request};
 
 /// Threads of all routes of an engine.
@@ -169,7 +169,7 @@ impl Staged {
         }
     }
 
-    /// Takes a request, to be sent by `fill_bytes` at a time where that was planned. Never waits for the peer.
+    /// Takes a request, to be sent as `fill` says where that was planned. Never waits for the peer.
     ///
     /// # Errors
     /// [`Code::NotSupportedTransport`] when staging is turned off, [`Code::StaleHandle`] after the shutdown,
@@ -180,7 +180,7 @@ impl Staged {
         device: &Arc<Device>,
         remote_device: i32,
         connection: &Arc<Connection>,
-        fill_bytes: Option<u64>,
+        fill: Option<Fill>,
     ) -> Result<()> {
         if !self.is_on() {
             return Err(Error::new(
@@ -206,7 +206,7 @@ impl Staged {
             Arc::clone(route)
         };
         self.requests.fetch_add(1, Ordering::Relaxed);
-        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, fill_bytes))?;
+        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, fill))?;
         self.channels.wake_watch();
         Ok(())
     }

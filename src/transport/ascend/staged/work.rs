@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Stage};
+use crate::plan::Fill;
 use crate::transport::Request;
 
 /// Most blocks of a piece; bounds the message that names them.
@@ -65,6 +66,11 @@ struct Taken {
 struct State {
     extent: usize,
     offset_bytes: u64,
+    /// Bytes of all pieces that were taken.
+    moved_bytes: u64,
+    /// Where the next piece is to end, and the number of the slot it was planned for.
+    until_bytes: u64,
+    planned: u64,
     /// Pieces from the first that is not over; `first` is its number.
     taken: VecDeque<Taken>,
     first: u64,
@@ -75,7 +81,8 @@ struct State {
 /// A request on its way through slots.
 pub struct Work {
     request: Arc<Request>,
-    piece_bytes: u64,
+    fill: Fill,
+    slot_bytes: u64,
     state: Mutex<State>,
     /// When its first piece was taken.
     begun: OnceLock<Instant>,
@@ -83,14 +90,16 @@ pub struct Work {
 }
 
 impl Work {
-    /// All of a request, for slots of `slot_bytes`; `fill_bytes` of a slot are used where the costs say how much.
+    /// All of a request, for slots of `slot_bytes`, filled as `fill` says where the costs say how.
     #[must_use]
-    pub fn new(request: &Arc<Request>, slot_bytes: u64, fill_bytes: Option<u64>) -> Arc<Self> {
+    pub fn new(request: &Arc<Request>, slot_bytes: u64, fill: Option<Fill>) -> Arc<Self> {
         let share_bytes = || request.length_bytes().div_ceil(OVERLAP).max(SHORTEST_PIECE_BYTES);
+        let slot_bytes = slot_bytes.max(1);
         let state = State { extent: request.finished(), ..State::default() };
         Arc::new(Self {
             request: Arc::clone(request),
-            piece_bytes: fill_bytes.unwrap_or_else(share_bytes).min(slot_bytes).max(1),
+            fill: fill.unwrap_or_else(|| Fill::even(share_bytes().min(slot_bytes))),
+            slot_bytes,
             state: Mutex::new(state),
             begun: OnceLock::new(),
             told: AtomicBool::new(false),
@@ -118,7 +127,8 @@ impl Work {
     /// How many pieces it comes to, about.
     #[must_use]
     pub fn pieces(&self) -> usize {
-        let by_bytes = self.request.length_bytes().div_ceil(self.piece_bytes);
+        let by_bytes =
+            self.request.length_bytes().div_ceil(self.fill.fullest_bytes.clamp(1, self.slot_bytes));
         let by_blocks = self.request.extents().len().div_ceil(MAX_PIECE_BLOCKS);
         usize::try_from(by_bytes).unwrap_or(usize::MAX).max(by_blocks)
     }
@@ -132,10 +142,15 @@ impl Work {
         }
         let mut blocks = Vec::new();
         let mut length_bytes = 0_u64;
-        while blocks.len() < MAX_PIECE_BLOCKS && length_bytes < self.piece_bytes {
+        while blocks.len() < MAX_PIECE_BLOCKS {
             let Some(extent) = self.request.extents().get(state.extent) else { break };
             let left_bytes = extent.length_bytes.saturating_sub(state.offset_bytes);
-            let step_bytes = left_bytes.min(self.piece_bytes.saturating_sub(length_bytes));
+            if blocks.is_empty() {
+                self.plan_piece(&mut state, left_bytes);
+            }
+            let aim_bytes = state.until_bytes.saturating_sub(state.moved_bytes.saturating_add(length_bytes));
+            let room_bytes = self.slot_bytes.saturating_sub(length_bytes);
+            let Some(step_bytes) = self.step_bytes(left_bytes, aim_bytes, room_bytes) else { break };
             blocks.push(Block {
                 local: extent.local.saturating_add(state.offset_bytes),
                 remote: extent.remote.saturating_add(state.offset_bytes),
@@ -152,12 +167,40 @@ impl Work {
         if blocks.is_empty() {
             return None;
         }
+        state.moved_bytes = state.moved_bytes.saturating_add(length_bytes);
         self.begun.get_or_init(Instant::now);
         let number = state.first.saturating_add(u64::try_from(state.taken.len()).unwrap_or(u64::MAX));
         let end = state.extent;
         state.taken.push_back(Taken { end, arrived: false });
         state.running = state.running.saturating_add(1);
         Some(Piece { work: Arc::clone(self), blocks, length_bytes, number })
+    }
+
+    /// Sets where the next piece is to end, which begins with `left_bytes` of an extent. What the piece before it
+    /// took too much or too little is made up for.
+    fn plan_piece(&self, state: &mut State, left_bytes: u64) {
+        let half_bytes = if self.is_whole(left_bytes) { left_bytes / 2 } else { 0 };
+        let least_bytes = state.moved_bytes.saturating_add(half_bytes).saturating_add(1);
+        while state.until_bytes < least_bytes {
+            let length_bytes = self.fill.length_bytes(state.planned).clamp(1, self.slot_bytes);
+            state.until_bytes = state.until_bytes.saturating_add(length_bytes);
+            state.planned = state.planned.saturating_add(1);
+        }
+    }
+
+    /// How much a piece takes of an extent that has `left_bytes`, when `aim_bytes` are planned yet and `room_bytes`
+    /// would fit; `None` when it is full.
+    fn step_bytes(&self, left_bytes: u64, aim_bytes: u64, room_bytes: u64) -> Option<u64> {
+        if self.is_whole(left_bytes) {
+            return (left_bytes <= room_bytes && left_bytes / 2 < aim_bytes).then_some(left_bytes);
+        }
+        let step_bytes = left_bytes.min(aim_bytes).min(room_bytes);
+        (step_bytes > 0).then_some(step_bytes)
+    }
+
+    /// Whether so much of an extent is taken by one piece or not at all, since each part costs copies of its own.
+    fn is_whole(&self, left_bytes: u64) -> bool {
+        left_bytes <= self.fill.fullest_bytes.min(self.slot_bytes)
     }
 
     /// Fails it if it has to stop and nothing of it runs; whether it is over.
@@ -210,6 +253,110 @@ impl Piece {
             && let Some(error) = &state.failure
         {
             self.work.request.fail(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::batch::{Batch, Submission};
+    use crate::deadline::Deadline;
+    use crate::plan::{Direction, Extent};
+    use crate::transport::{Job, Route};
+
+    fn work(lengths: &[u64], slot_bytes: u64, fill: Option<Fill>) -> Arc<Work> {
+        let batch = Arc::new(Batch::new(u32::try_from(lengths.len()).unwrap()).unwrap());
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let submission = Submission::start(&batch, lengths.iter().copied(), deadline).unwrap();
+        let extent = |(task, length_bytes): (u32, &u64)| Extent {
+            local: u64::from(task) << 32,
+            remote: u64::from(task) << 33,
+            length_bytes: *length_bytes,
+            first_task: task,
+            task_count: 1,
+            skip_bytes: 0,
+        };
+        let request = Request::new(Job {
+            direction: Direction::Write,
+            extents: (0..).zip(lengths).map(extent).collect(),
+            submission,
+            pins: Vec::new(),
+            deadline,
+            local_device: None,
+            remote_device: None,
+            route: Route::Staged,
+            peer: Arc::from("peer"),
+        });
+        Work::new(&request, slot_bytes, fill)
+    }
+
+    fn pieces(work: &Arc<Work>) -> Vec<Vec<Block>> {
+        let mut blocks = Vec::new();
+        while let Some(piece) = work.take() {
+            blocks.push(piece.blocks.clone());
+            piece.finish(End::Arrived);
+        }
+        assert!(work.request().is_finished());
+        blocks
+    }
+
+    #[test]
+    fn pieces_shorten_as_planned_and_cut_no_block() {
+        let fill = Fill::tapered(1000, 6, 250, 50, false).unwrap();
+        let counts: Vec<usize> = pieces(&work(&[10; 100], 300, Some(fill))).iter().map(Vec::len).collect();
+        assert_eq!(counts, [25, 25, 20, 15, 10, 5]);
+        // Blocks that the lengths are no multiples of: none is cut, and the sums stay as planned.
+        let counts: Vec<usize> = pieces(&work(&[40; 25], 300, Some(fill))).iter().map(Vec::len).collect();
+        assert_eq!(counts.iter().sum::<usize>(), 25);
+        assert!(counts.is_sorted_by(|one, next| next <= one || next - one <= 1), "{counts:?}");
+        assert!(counts.len() <= 6 && counts.iter().all(|count| count * 40 <= 300), "{counts:?}");
+    }
+
+    proptest! {
+        /// Whatever the lengths are: every byte is in one piece, in order, no piece is longer than a slot, and no
+        /// block is cut that is no longer than the fullest piece.
+        #[test]
+        fn pieces_are_the_extents(
+            lengths in prop::collection::vec(1_u64..5000, 1..200),
+            slot_bytes in 1_u64..3000,
+            share_percent in 1_u64..=100,
+            slots in 1_u64..60,
+            step_bytes in 0_u64..200,
+            way in 0..4,
+        ) {
+            let total_bytes = lengths.iter().sum();
+            let fill = match way {
+                0 => None,
+                1 => Some(Fill::even(slot_bytes * share_percent / 100)),
+                _ => Fill::tapered(total_bytes, slots, slot_bytes, step_bytes, way == 2),
+            };
+            let work = work(&lengths, slot_bytes, fill);
+            let pieces = pieces(&work);
+            let mut rest = lengths.iter().zip(0_u64..).map(|(length, task)| (task, *length)).peekable();
+            let (mut moved, mut offset) = (0, 0);
+            for piece in &pieces {
+                prop_assert!(piece.iter().map(|block| block.length_bytes).sum::<u64>() <= slot_bytes);
+                for block in piece {
+                    let (task, length) = *rest.peek().unwrap();
+                    prop_assert_eq!(block.local, (task << 32) + offset);
+                    prop_assert_eq!(block.remote, (task << 33) + offset);
+                    prop_assert!(block.length_bytes > 0);
+                    prop_assert!(
+                        block.length_bytes == length || length > work.fill.fullest_bytes.min(slot_bytes)
+                    );
+                    moved += block.length_bytes;
+                    offset += block.length_bytes;
+                    prop_assert!(offset <= length);
+                    if offset == length {
+                        rest.next();
+                        offset = 0;
+                    }
+                }
+            }
+            prop_assert_eq!(moved, total_bytes);
         }
     }
 }
