@@ -133,6 +133,7 @@ STORE_RECORD := bench/record/$(shell date -u +%F)-$(or $(RECORD_CPU),$(shell una
 record-store: ## measures put, get and exist beside upstream's store, interleaved (two to four minutes), writes and draws the record
 	$(CARGO) build --release -p mooncake-master -p mooncake-transfer-bench $(JOBS_FLAG)
 	bash tests/interop/make_peers.sh "$(HOST_PEERS)" 0.3.13.post1 || echo "without upstream"
+	rm -f "$(STORE_RECORD).csv"
 	"$(RELEASE_DIR)/store_cells" --rounds 7 --peers "$(HOST_PEERS)" --commit "$$(git rev-parse --short HEAD)" --record "$(STORE_RECORD).csv"
 	python3 bench/store_plot.py "$(STORE_RECORD).csv" "$(STORE_RECORD).svg"
 

@@ -88,7 +88,7 @@
 //! | `mct-copy-N` | few per engine | copies of the local transport |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
 //! | `mct-heartbeat` | one per store | tells the master that this client lives, and mounts its segments again |
-//! | `mct-unmap` | one per segment, while its store is closed | gives the segment's pages back to the kernel |
+//! | `mct-unmap` | one per large mapping that ends, briefly | gives its pages back to the kernel, which takes long |
 //! | `mct-data-N` | one to four per engine | the data listener and every TCP lane, those we serve and those we opened |
 //!
 //! A channel has a worker of its own, rather than a submit and a completion thread per device: a vendor call that

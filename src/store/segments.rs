@@ -99,23 +99,15 @@ impl Segments {
     pub(super) fn release(&self, engine: &Engine) {
         for lent in std::mem::take(&mut *self.0.lock()) {
             match engine.unregister(lent.wire.base) {
-                Ok(()) => let_go(lent.memory),
+                Ok(()) => drop(lent.memory),
                 // Closed with the engine: its listeners are gone, so nobody reaches the memory any more.
-                Err(error) if error.code() == Code::StaleHandle => let_go(lent.memory),
+                Err(error) if error.code() == Code::StaleHandle => drop(lent.memory),
                 Err(error) => {
                     log::warn!("segment {} stays in memory: {error}", lent.wire.name);
                     std::mem::forget(lent.memory);
                 }
             }
         }
-    }
-}
-
-/// Gives memory back to the kernel without keeping the caller: a gigabyte of touched pages takes a tenth of a second.
-fn let_go(memory: SharedMemory) {
-    let dropped = std::thread::Builder::new().name("mct-unmap".into()).spawn(move || drop(memory));
-    if let Err(error) = dropped {
-        log::debug!("no thread to unmap a segment, the caller did it: {error}");
     }
 }
 
