@@ -127,14 +127,11 @@ pub fn drive(cell: &Cell, limit: Duration, call: impl Fn(u64, u64) + Sync) -> (V
     (per_thread.into_iter().flatten().collect(), start.elapsed())
 }
 
-/// Processor time of a process, all its threads included; zero when it is gone.
+/// Processor time of a process, its ended threads included; zero when it is gone.
 #[must_use]
 pub fn processor_time_of(pid: u32) -> Duration {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
-    let nanoseconds = tasks
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
-        .sum();
-    Duration::from_nanos(nanoseconds)
+    let Ok(pid) = i32::try_from(pid) else { return Duration::ZERO };
+    nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid))
+        .and_then(nix::time::ClockId::now)
+        .map_or(Duration::ZERO, Duration::from)
 }
