@@ -131,7 +131,8 @@ pub(crate) fn connect(address: SocketAddr, config: &Config, deadline: Deadline) 
             Code::Timeout,
             Stage::Connect,
             format!("no time left to connect to {address}"),
-        ));
+        )
+        .advice("give the call more time, or check that the peer's host answers"));
     }
     TcpStream::connect_timeout(&address, limit).map_err(|error| {
         if error.kind() == ErrorKind::TimedOut {

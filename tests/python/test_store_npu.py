@@ -170,7 +170,7 @@ def test_a_whole_request_on_every_route(node, route, memory):
     if settings.pop("other", None):
         # Another boot is another host: nothing of this one's kernel is shared.
         reader_settings = {"MOONCAKE_TRANSFER_BOOT_ID": "00000000-0000-4000-8000-000000000002"}
-    writer = node(SHARED, seed=1, npu_id=0, segment=128 * MIB, settings=settings)
+    writer = node(SHARED, seed=1, npu_id=0, segment=256 * MIB, settings=settings)
     reader = node(SHARED, seed=100, npu_id=1, segment=0, settings=reader_settings)
     host = """
 if memory == "host":

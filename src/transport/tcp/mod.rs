@@ -166,7 +166,8 @@ impl Tcp {
                     Code::Timeout,
                     Stage::Connect,
                     format!("no time left to connect to {address}"),
-                ));
+                )
+                .advice("give the call more time, or check that the peer's host answers"));
             }
             let connected = std::net::TcpStream::connect_timeout(address, limit).and_then(|stream| {
                 stream.set_nonblocking(true)?;
