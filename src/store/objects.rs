@@ -92,10 +92,7 @@ impl Store {
         buffers: &[&[(u64, u64)]],
         config: &ReplicateConfig,
     ) -> Vec<Outcome<()>> {
-        match self.enter() {
-            Ok(_use) => self.core.write(Kind::Put, keys, buffers, config),
-            Err(failure) => vec![Err(failure); keys.len()],
-        }
+        self.batch_write(Kind::Put, keys, buffers, config)
     }
 
     /// [`Store::put`] that replaces the value of a key that exists.
@@ -158,10 +155,7 @@ impl Store {
         buffers: &[&[(u64, u64)]],
         config: &ReplicateConfig,
     ) -> Vec<Outcome<()>> {
-        match self.enter() {
-            Ok(_use) => self.core.write(Kind::Upsert, keys, buffers, config),
-            Err(failure) => vec![Err(failure); keys.len()],
-        }
+        self.batch_write(Kind::Upsert, keys, buffers, config)
     }
 
     /// The value of a key.
@@ -307,6 +301,19 @@ impl Store {
             return self.enter().map(drop);
         }
         only(self.batch_put_from_as(kind, &[key], &[(address, length_bytes)], config))
+    }
+
+    fn batch_write(
+        &self,
+        kind: Kind,
+        keys: &[&[u8]],
+        buffers: &[&[(u64, u64)]],
+        config: &ReplicateConfig,
+    ) -> Vec<Outcome<()>> {
+        match self.enter() {
+            Ok(_use) => self.core.write(kind, keys, buffers, config),
+            Err(failure) => vec![Err(failure); keys.len()],
+        }
     }
 
     fn batch_put_from_as(

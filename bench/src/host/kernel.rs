@@ -2,16 +2,14 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
 use super::contender::Contender;
-use super::ours::thread_time;
-use super::{Cell, Measured, drive};
+use super::{Cell, Measured, drive_here};
 use crate::host::BUFFER_BYTES;
 
 /// Blocks of one call.
@@ -78,19 +76,7 @@ impl Contender for Kernel {
     }
 
     fn run(&mut self, cell: &Cell, limit: Duration) -> Result<Measured> {
-        let failed = AtomicBool::new(false);
-        let spent = AtomicU64::new(0);
-        let (calls, elapsed) = drive(cell, limit, |thread, number| {
-            let time = thread_time();
-            if self.call(cell, thread, number).is_none() {
-                failed.store(true, Ordering::Relaxed);
-            }
-            let time = thread_time().saturating_sub(time);
-            spent.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(0), Ordering::Relaxed);
-        });
-        if failed.into_inner() {
-            bail!("a bare call failed");
-        }
-        Ok(Measured { calls, elapsed, processor: Duration::from_nanos(spent.into_inner()) })
+        drive_here(cell, limit, |thread, number| self.call(cell, thread, number))
+            .context("a bare call failed")
     }
 }

@@ -1,15 +1,13 @@
 //! The limit of the route by mapped memory: plain copies into and out of it, by as many threads as call.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use mooncake::memory::{HugePages, SharedMemory};
 
 use super::contender::Contender;
-use super::ours::thread_time;
-use super::{Cell, Measured, drive};
+use super::{Cell, Measured, drive_here};
 use crate::host::BUFFER_BYTES;
 
 /// A loop of plain copies.
@@ -59,19 +57,7 @@ impl Contender for Mapped {
     }
 
     fn run(&mut self, cell: &Cell, limit: Duration) -> Result<Measured> {
-        let failed = AtomicBool::new(false);
-        let spent = AtomicU64::new(0);
-        let (calls, elapsed) = drive(cell, limit, |thread, number| {
-            let time = thread_time();
-            if self.call(cell, thread, number).is_none() {
-                failed.store(true, Ordering::Relaxed);
-            }
-            let time = thread_time().saturating_sub(time);
-            spent.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(0), Ordering::Relaxed);
-        });
-        if failed.into_inner() {
-            bail!("a plain copy failed");
-        }
-        Ok(Measured { calls, elapsed, processor: Duration::from_nanos(spent.into_inner()) })
+        drive_here(cell, limit, |thread, number| self.call(cell, thread, number))
+            .context("a plain copy failed")
     }
 }

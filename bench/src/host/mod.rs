@@ -13,6 +13,7 @@ pub mod python;
 pub mod raw;
 pub mod record;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::statistics::Sample;
@@ -125,6 +126,29 @@ pub fn drive(cell: &Cell, limit: Duration, call: impl Fn(u64, u64) + Sync) -> (V
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
     (per_thread.into_iter().flatten().collect(), start.elapsed())
+}
+
+/// [`drive`] with calls that run on the calling thread alone, whose processor time is all there is; none if one fails.
+pub(crate) fn drive_here(
+    cell: &Cell,
+    limit: Duration,
+    call: impl Fn(u64, u64) -> Option<()> + Sync,
+) -> Option<Measured> {
+    let failed = AtomicBool::new(false);
+    let spent = AtomicU64::new(0);
+    let (calls, elapsed) = drive(cell, limit, |thread, number| {
+        let time = ours::thread_time();
+        if call(thread, number).is_none() {
+            failed.store(true, Ordering::Relaxed);
+        }
+        let time = ours::thread_time().saturating_sub(time);
+        spent.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(0), Ordering::Relaxed);
+    });
+    (!failed.into_inner()).then(|| Measured {
+        calls,
+        elapsed,
+        processor: Duration::from_nanos(spent.into_inner()),
+    })
 }
 
 /// Processor time of a process, its ended threads included; zero when it is gone.
