@@ -125,7 +125,7 @@ impl Batch<'_> {
         }
         let copies = self.resolve(false)?;
         let charge = cost::costs().map(|costs| {
-            let began_ns = clock::now_ns();
+            let began_ns = clock::launching_ns();
             (costs, began_ns, costs.launch_batch(device, copies.len()))
         });
         let mut end_ns = 0;
@@ -138,6 +138,7 @@ impl Batch<'_> {
         }
         if let Some((_, began_ns, launched_ns)) = charge {
             clock::pass(began_ns, end_ns.max(launched_ns), 0);
+            clock::saw_end();
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ pub struct Launch(Option<(u64, u64)>);
 
 /// The calling thread launches a copy.
 pub fn launch(device: &Device, target: &End, source: &End) -> Launch {
-    Launch(cost::costs().map(|costs| (clock::now_ns(), costs.launch_copy(device, target, source))))
+    Launch(cost::costs().map(|costs| (clock::launching_ns(), costs.launch_copy(device, target, source))))
 }
 
 impl Launch {
@@ -130,11 +130,12 @@ pub fn charged_now(
     run: impl FnOnce() -> Outcome,
 ) -> Outcome {
     let Some(costs) = cost::costs() else { return run() };
-    let began_ns = clock::now_ns();
+    let began_ns = clock::launching_ns();
     let launched_ns = costs.launch_copy(device, target, source);
     let end_ns = costs.copy(device, target, source, length, launched_ns);
     run()?;
     clock::pass(began_ns, end_ns, 0);
+    clock::saw_end();
     Ok(())
 }
 

@@ -111,7 +111,11 @@ impl Event {
     /// Whether the last record has been passed.
     pub fn is_complete(&self) -> bool {
         let state = self.state.lock();
-        state.completed >= state.recorded
+        let is_complete = state.completed >= state.recorded;
+        if is_complete {
+            clock::saw_end();
+        }
+        is_complete
     }
 
     /// Whether every submitted wait has been passed.

@@ -360,7 +360,7 @@ pub fn submit(
     }
     if !pieces.is_empty() {
         let count = pieces.len();
-        let began_ns = cost::costs().map_or(0, |_| clock::now_ns());
+        let began_ns = cost::costs().map_or(0, |_| clock::launching_ns());
         let launches =
             cost::costs().map(|costs| costs.launch_descriptors(stream.device, link.kind, direction, count));
         let work = Task::Work(Box::new(OneSided { link, direction, pieces, launches }));

@@ -159,7 +159,7 @@ impl Stream {
 
     /// Puts a task at the end.
     pub fn submit(self: &Arc<Self>, task: Task) -> Outcome {
-        let ready_ns = if cost::costs().is_some() { clock::now_ns() } else { 0 };
+        let ready_ns = if cost::costs().is_some() { clock::launching_ns() } else { 0 };
         self.submit_at(task, ready_ns)
     }
 
@@ -307,7 +307,13 @@ impl Stream {
         let state = self.state.lock();
         match state.failure.as_ref().or(state.killed.as_ref()) {
             Some(fail) => Err(fail.clone()),
-            None => Ok(state.completed >= state.submitted),
+            None => {
+                let is_idle = state.completed >= state.submitted;
+                if is_idle {
+                    clock::saw_end();
+                }
+                Ok(is_idle)
+            }
         }
     }
 

@@ -21,6 +21,8 @@ cases! { "cost.c":
         ("CANN_SIM_PROFILE" = "a3-hccs", "CANN_SIM_SLOWDOWN" = "2000", "CANN_SIM_LAUNCH" = "thread"),
     /// Facts 7.1 and 1.6: asynchronous, and complete when it is.
     nothing_completes_early ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "5000"),
+    /// Facts 7.1: the machine's clock is no faster than the model's.
+    no_transfer_ends_before_its_time ("CANN_SIM_PROFILE" = "a2-roce", "CANN_SIM_SLOWDOWN" = "1"),
     /// Facts 1.6: an abort stops the running task.
     an_abort_ends_a_paced_transfer ("CANN_SIM_PROFILE" = "a2-hccs", "CANN_SIM_SLOWDOWN" = "10000"),
     /// Facts 6: control messages at the same slow-down.

@@ -126,7 +126,7 @@ impl Costs {
         direction: Direction,
         count: usize,
     ) -> Launches {
-        self.launch(place(device), clock::now_ns(), self.way(kind, direction).launch_ns, count)
+        self.launch(place(device), clock::launching_ns(), self.way(kind, direction).launch_ns, count)
     }
 
     /// The calling thread launches a copy; answers when that is over.
@@ -136,16 +136,17 @@ impl Costs {
             CopyKind::Inside => chip.copy_launch_ns,
             CopyKind::Between { direction, .. } => self.way(LinkKind::Hccs, direction).launch_ns,
             CopyKind::ToDevice | CopyKind::ToHost => chip.host_copy_launch_ns,
-            CopyKind::Host => return clock::now_ns(),
+            CopyKind::Host => return clock::launching_ns(),
         };
-        self.launch(place(device), clock::now_ns(), each_ns, 1).end_of(0)
+        self.launch(place(device), clock::launching_ns(), each_ns, 1).end_of(0)
     }
 
     /// The calling thread launches a batch of `count` host copies; answers when that is over.
     pub fn launch_batch(&self, device: &Device, count: usize) -> u64 {
         let chip = &self.profile.chip;
         let items = chip.batch_item_ns.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
-        self.launch(place(device), clock::now_ns(), chip.batch_launch_ns.saturating_add(items), 1).end_of(0)
+        self.launch(place(device), clock::launching_ns(), chip.batch_launch_ns.saturating_add(items), 1)
+            .end_of(0)
     }
 
     /// The device moves a descriptor's bytes from `ready_ns` on; answers when they are there.

@@ -32,7 +32,7 @@
 //! Model time is the machine's monotonic clock divided by `CANN_SIM_SLOWDOWN`: with 20, what takes 10 microseconds on
 //! hardware takes 200 here. All processes of a namespace have to name the same. It must be large enough for this machine to move the bytes in the time; 20 to 50 is good
 //! for the faster links. All ends follow by adding, never from when a sleep came back: a stream that is late catches
-//! up, and each thread has a clock that leaves out by how much its waits overslept ([`clock`]). An operation never
+//! up, and each thread has a clock that leaves out by how much its launches overslept ([`clock`]). An operation never
 //! shows as complete before its end. Timeouts of the vendor's calls, and times that events tell, are on the machine's
 //! clock.
 //!

@@ -26,12 +26,12 @@ pub extern "C" fn cann_sim_cost_slowdown() -> u64 {
 }
 
 /// Model time of the calling thread in nanoseconds: differences are what hardware would have taken. It leaves out by
-/// how much the thread's waits overslept.
+/// how much the thread's last wait overslept when it is read for the first time after it.
 #[unsafe(no_mangle)]
 pub extern "C" fn cann_sim_cost_now_ns() -> u64 {
     match cost::costs() {
         None => clock::machine_ns(),
-        Some(costs) => clock::now_ns() / costs.slowdown,
+        Some(costs) => clock::read_ns() / costs.slowdown,
     }
 }
 

@@ -225,6 +225,46 @@ static void nothing_completes_early(void) {
     end_pair(&two);
 }
 
+/* Facts 7.1: whatever was overslept before, no transfer ends before its time on the machine's clock. slow-down 1 */
+static void no_transfer_ends_before_its_time(void) {
+    struct end one, two;
+    aclrtStream stream = NULL;
+    static HcclOneSideOpDesc desc[64];
+    strcpy(table, far_table(0, 1));
+    connect_pair(&one, &two, 0, 1, "in time");
+    OK(aclrtCreateStream(&stream));
+    for (int i = 0; i < 64; i++)
+        desc[i] = (HcclOneSideOpDesc){(char *)one.memory + i * 1024, (char *)two.memory + i * 1024, 1024, UINT8};
+    for (int round = 0; round < 200; round++) {
+        uint32_t number = 1 + (uint32_t)round * 29 % 64;
+        double wall = wall_us(), expected = number * (round % 2 ? 23.4 : 23.0);
+        if (round % 2)
+            OK(HcclBatchGet(one.comm, 1, desc, number, stream));
+        else
+            OK(HcclBatchPut(one.comm, 1, desc, number, stream));
+        int32_t state = 1;
+        if (round % 3)
+            OK(aclrtSynchronizeStream(stream));
+        else
+            while (state == 1) OK(aclrtStreamQuery(stream, &state));
+        if (wall_us() - wall < expected - 0.001) {
+            fprintf(stderr, "round %d: %.1f us for %.1f us\n", round, wall_us() - wall, expected);
+            exit(1);
+        }
+    }
+    OK(aclrtSetDevice(0));
+    char *device = device_memory(SIZE), *host = NULL;
+    OK(aclrtMallocHost((void **)&host, SIZE));
+    for (int round = 0; round < 100; round++) {
+        size_t length = 4096 << round % 8;
+        double wall = wall_us(), expected = 10 + (double)length / 22500;
+        OK(aclrtMemcpy(device, SIZE, host, length, H2D));
+        TRUE(wall_us() - wall >= expected - 0.001);
+    }
+    end_pair(&one);
+    end_pair(&two);
+}
+
 /* Facts 1.6: an abort does not wait for what the model has yet to charge. slow-down 10000: 2 s a block */
 static void an_abort_ends_a_paced_transfer(void) {
     struct end one, two;
@@ -276,4 +316,4 @@ static void null_charges_nothing(void) {
 
 MAIN(CASE(descriptors_over_roce), CASE(descriptors_over_hccs), CASE(processes_share_a_port),
      CASE(copies_of_the_runtime), CASE(launches_of_a_device_are_in_a_row), CASE(threads_launch_for_themselves),
-     CASE(nothing_completes_early), CASE(an_abort_ends_a_paced_transfer), CASE(messages), CASE(null_charges_nothing))
+     CASE(nothing_completes_early), CASE(no_transfer_ends_before_its_time), CASE(an_abort_ends_a_paced_transfer), CASE(messages), CASE(null_charges_nothing))
