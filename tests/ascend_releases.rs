@@ -100,6 +100,11 @@ fn release_9_0() {
 }
 
 #[test]
+fn release_9_1() {
+    works_between("9.1", "9.1", PREPARE);
+}
+
+#[test]
 fn release_9_2() {
     works_between("9.2", "9.2", PREPARE);
 }

@@ -426,6 +426,29 @@ fn the_agent_refuses_foreign_slots_and_stale_numbers() {
     assert_eq!(mine.connection.request(other, soon()).unwrap_err().code(), Code::Unsupported);
 }
 
+/// What stops a request may overtake it on the way, since requests and messages are handled by different threads.
+#[test]
+fn a_request_that_was_stopped_before_it_came_is_not_begun() {
+    let (a, b) = pair(&scarce());
+    let far = b.buffer(2 * MIB);
+    store(1, far, &pattern(15, 64));
+    for _ in 0..3 {
+        let borrower = Borrower::new(&a, &b);
+        let SlotGrant { slot, sequence, .. } = borrower.grant;
+        let which = SlotUse { device: 1, slot, sequence };
+        borrower.connection.request(Message::StopSlot(which), soon()).unwrap();
+        let error = borrower.ask(slot, sequence, vec![(far, 64)]).unwrap_err();
+        assert_eq!(error.code(), Code::Cancelled, "{error}");
+        assert!(load(1, far, 64) == pattern(15, 64));
+        // As after every refusal the slot is the agent's again, and the next request for one is not stopped.
+        assert_eq!(b.ascend.staged().slots_in_use, 0);
+        let next = Borrower::new(&a, &b);
+        next.ask(next.grant.slot, next.grant.sequence, vec![(far + MIB, 64)]).unwrap();
+        let given_back = SlotUse { device: 1, slot: next.grant.slot, sequence: next.grant.sequence + 1 };
+        next.connection.request(Message::ReleaseSlot(given_back), soon()).unwrap();
+    }
+}
+
 /// Whatever a peer asks for, in whatever order: nothing but registered memory is touched, and nothing stays.
 #[test]
 fn a_peer_that_asks_at_random_reaches_registered_memory_only() {

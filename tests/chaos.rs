@@ -20,10 +20,11 @@
 
 mod promise;
 
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mooncake_test_support::wait_until;
-use promise::{Peer, software_npu};
+use promise::{Peer, Pending, software_npu};
 
 const PROCESSES: u32 = 4;
 /// Two threads a process, a lane each, in the memory of every target.
@@ -87,6 +88,21 @@ fn so_it_is_by_way_of_slots_and_none_is_lost() {
         assert!(free, "{} {}", metric(peer, "staged_slots"), metric(peer, "staged_slots_held_back"));
     }
     peers.into_iter().for_each(Peer::quit);
+}
+
+/// All that can be said about processes that do not come to an end: what they have told, and where their threads are.
+fn dump(peers: &[Peer], pending: &[Pending]) {
+    for (peer, pending) in peers.iter().zip(pending) {
+        println!("{} (process {}), over: {}", peer.name(), peer.id(), peer.has_finished(*pending));
+        println!("{}", peer.child.output());
+        let stacks = Command::new("gdb")
+            .args(["-batch", "-ex", "thread apply all bt", "-p", &peer.id().to_string()])
+            .output();
+        match stacks {
+            Ok(stacks) => println!("{}", String::from_utf8_lossy(&stacks.stdout)),
+            Err(error) => println!("no stacks: gdb cannot be run: {error}"),
+        }
+    }
 }
 
 fn metric(peer: &mut Peer, name: &str) -> u64 {
@@ -156,9 +172,13 @@ fn run_all(faults_there_are: &[&str], staged: bool) -> Vec<Peer> {
             std::thread::sleep(Duration::from_millis(60 + (round >> 50) % 120));
             victim.fault("clear");
         }
+        let all_over = || peers.iter().zip(&pending).all(|(peer, pending)| peer.has_finished(*pending));
+        if !wait_until(Duration::from_secs(seconds + 120), all_over) {
+            dump(peers, &pending);
+        }
         let mut sum = [0; 5];
         for (peer, pending) in peers.iter().zip(pending) {
-            let answer = peer.finish_within(pending, Duration::from_secs(seconds + 120));
+            let answer = peer.finish_within(pending, Duration::from_secs(1));
             let answer = answer.unwrap_or_else(|failure| panic!("{failure:?}\n{}", peer.child.output()));
             println!("verified, failed, cancelled, quiet, registrations: {answer}");
             for (total, word) in sum.iter_mut().zip(answer.split(' ')) {

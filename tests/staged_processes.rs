@@ -77,10 +77,41 @@ fn a_device_and_host_memory_of_another_host() {
     b.quit();
 }
 
+/// A host whose driver registers 20 GB serves a pool of 30: only the ring is registered.
+#[test]
+fn a_pool_of_30_gb_over_hccs_where_the_driver_registers_20() {
+    const POOL: u64 = 30 << 30;
+    let npu = software_npu(2).variable("CANN_SIM_HOST_REGISTRATION_LIMIT", "20G");
+    let (mut a, mut b) =
+        (Peer::start_with(&npu, Some(0), &[APART]), Peer::start_with(&npu, Some(1), &[APART]));
+    b.must("install ascend");
+    let pool: u64 = b.must(&format!("pool {POOL}")).parse().unwrap();
+    b.must(&format!("register {pool} {POOL} cpu:0"));
+    let length = 6 * MIB;
+    let (near, name) = (a.buffer(0, length, 1), b.name());
+    // Its first bytes, across what the driver would have taken, and its last.
+    let places = [0, (20 << 30) - length / 2, POOL - length];
+    for (place, seed) in places.into_iter().zip(1..) {
+        a.fill(near, length, seed);
+        a.must(&format!("transfer {}", moving("write", near, &name, pool + place, length, 65536, 0)));
+    }
+    for (place, seed) in places.into_iter().zip(1..) {
+        assert!(b.holds(pool + place, length, seed), "written at {place}");
+        a.fill(near, length, 9);
+        a.must(&format!("transfer {}", moving("read", near, &name, pool + place, length, 65536, 0)));
+        assert!(a.holds(near, length, seed), "read at {place}");
+    }
+    assert_eq!(metric(&mut a, "staged_bytes_total"), 6 * length);
+    assert_eq!(metric(&mut a, "tcp_jobs_total"), 0);
+    b.must(&format!("unregister {pool}"));
+    a.quit();
+    b.quit();
+}
+
 /// The ring is shown to the peer by the older family of calls as well, and copies need none of the newer ones.
 #[test]
 fn every_release_of_cann_stages() {
-    for release in ["8.1", "8.2", "8.3", "9.0"] {
+    for release in ["8.1", "8.2", "8.3", "8.5", "9.0", "9.1", "9.2"] {
         let npu = software_npu(2).variable("CANN_SIM_RELEASE", release);
         let (mut a, mut b) =
             (Peer::start_with(&npu, Some(0), &SCARCE), Peer::start_with(&npu, Some(1), &SCARCE));

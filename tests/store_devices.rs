@@ -160,6 +160,25 @@ fn the_longest_request_by_sockets() {
     both_ways((Setup::Own, Registered::Nobody), KEYS, PIECE, &[("MOONCAKE_TRANSFER_SAME_HOST", "0")]);
 }
 
+/// A node that lends 30 GB of host memory where the driver registers 20, to a node on another host that has devices.
+#[test]
+fn a_segment_of_30_gb_where_the_driver_registers_20() {
+    let master = Master::start(&[]);
+    let npu = software_npu(2).variable("CANN_SIM_HOST_REGISTRATION_LIMIT", "20G");
+    let apart = [("MOONCAKE_TRANSFER_SAME_HOST", "0")];
+    let (how, bytes) = ((Setup::Own, Registered::ByEngine), 4 * BUFFERS * PIECE);
+    let lender = Node::start(&npu, 0, &master, how, 30 << 30, 2 * MIB, &apart);
+    let mut other = Node::start(&npu, 1, &master, how, 0, bytes.next_multiple_of(2 * MIB), &apart);
+    other.bytes = bytes;
+    other.put("a", 4, 1);
+    other.get("a", 4, 1, BUFFERS);
+    assert_eq!(master.metric("master_total_capacity_bytes"), 30 << 30);
+    let wires = [other.peer.count("HcclBatchPut"), other.peer.count("HcclBatchGet")];
+    assert!(wires.iter().all(|count| *count > 0), "it went by another way: {wires:?}");
+    other.peer.quit();
+    lender.peer.quit();
+}
+
 #[test]
 fn a_copy_that_the_vendor_refuses_fails_its_call_and_leaves_nothing() {
     let master = Master::start(&[]);

@@ -2,7 +2,8 @@
 //!
 //! Each thread has a lane of its own in the memory of each target, so that what it wrote is what must stand there. A
 //! write that succeeded is read back and compared; after one that failed the lane is read twice and must not change
-//! any more. Registrations come and go meanwhile, and some batches are cancelled.
+//! any more. Registrations come and go meanwhile, and some batches are cancelled. What takes longer than any limit here
+//! allows is told on standard error while it lasts.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,14 @@ use mooncake::engine::{Direction, Request};
 use mooncake::error::{Code, Error, Result, Stage};
 
 use crate::Peer;
+use crate::doing::{Doing, Watchdog};
 
 /// Bytes of a lane.
 pub const LANE_BYTES: u64 = 2 << 20;
 /// Threads of a process.
 pub const THREADS: u64 = 2;
+/// Longer than one step takes by its own limits.
+const LATE: Duration = Duration::from_secs(20);
 
 /// What one thread has seen.
 #[derive(Default)]
@@ -45,6 +49,7 @@ struct Target {
 
 struct Thread<'a> {
     peer: &'a Peer,
+    doing: &'a Doing,
     random: Random,
     source: u64,
     sink: u64,
@@ -62,9 +67,13 @@ pub fn run(
     targets: &[&str],
 ) -> Result<String> {
     let end = Instant::now() + Duration::from_secs(seconds);
+    let doing: Vec<Doing> = (0..THREADS).map(|_| Doing::default()).collect();
+    let watchdog = Watchdog::default();
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
+        scope.spawn(|| watchdog.watch(peer, &doing, LATE));
         let threads: Vec<_> = (0..THREADS)
-            .map(|number| {
+            .zip(&doing)
+            .map(|(number, doing)| {
                 let lane = place * THREADS + number;
                 let targets: Vec<Target> = targets
                     .iter()
@@ -77,7 +86,7 @@ pub fn run(
                 scope.spawn(move || {
                     peer.memory.on(device, || {
                         let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (lane + 1));
-                        let mut thread = Thread::new(peer, device, random)?;
+                        let mut thread = Thread::new(peer, doing, device, random)?;
                         while Instant::now() < end {
                             thread.step(&targets)?;
                         }
@@ -87,7 +96,9 @@ pub fn run(
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Result<_>>()
+        let joined: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        watchdog.end();
+        joined.into_iter().map(|outcome| outcome.unwrap()).collect::<Result<_>>()
     })?;
     let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
     Ok(format!(
@@ -105,7 +116,7 @@ fn wrong(message: String) -> Error {
 }
 
 impl<'a> Thread<'a> {
-    fn new(peer: &'a Peer, device: i32, random: Random) -> Result<Self> {
+    fn new(peer: &'a Peer, doing: &'a Doing, device: i32, random: Random) -> Result<Self> {
         let place = || -> Result<u64> {
             let address = peer.memory.allocate(device, LANE_BYTES);
             register(peer, address)?;
@@ -113,7 +124,7 @@ impl<'a> Thread<'a> {
         };
         let (source, sink) = (place()?, place()?);
         let other = peer.memory.allocate(device, LANE_BYTES);
-        Ok(Self { peer, random, source, sink, other, tally: Tally::default() })
+        Ok(Self { peer, doing, random, source, sink, other, tally: Tally::default() })
     }
 
     fn step(&mut self, targets: &[Target]) -> Result<()> {
@@ -165,6 +176,7 @@ impl<'a> Thread<'a> {
 
     /// Transfers; what could not be made quiet is waited for before anybody touches the memory again.
     fn transfer(&self, requests: &[Request], limit: Duration) -> Result<()> {
+        self.doing.now(format!("{} within {} ms", words(requests), limit.as_millis()));
         self.peer.engine.transfer(requests, None, Some(limit)).map_err(|failure| {
             if let Some(batch) = failure.batch {
                 self.finish(batch);
@@ -174,6 +186,7 @@ impl<'a> Thread<'a> {
     }
 
     fn finish(&self, batch: u64) {
+        self.doing.now(format!("waiting for batch {batch} to be over"));
         let end = Instant::now() + Duration::from_secs(60);
         while self.peer.engine.free_batch(batch).is_err() {
             assert!(Instant::now() < end, "batch {batch} is never over");
@@ -183,6 +196,7 @@ impl<'a> Thread<'a> {
     }
 
     fn cancelled(&mut self, requests: &[Request]) -> Result<()> {
+        self.doing.now(format!("{} that is cancelled", words(requests)));
         let engine = &self.peer.engine;
         let batch = engine.allocate_batch(requests.len())?;
         engine.submit(batch, requests, None, None)?;
@@ -236,8 +250,10 @@ impl<'a> Thread<'a> {
     /// Registrations that come and go under the transfers of the others.
     fn register_anew(&mut self) -> Result<()> {
         let engine = &self.peer.engine;
+        self.doing.now(format!("registering {:x}", self.other));
         register(self.peer, self.other)?;
         for address in [self.other, self.source] {
+            self.doing.now(format!("unregistering {address:x}"));
             let end = Instant::now() + Duration::from_secs(60);
             while let Err(error) = engine.unregister(address) {
                 expected(&error)?;
@@ -247,6 +263,7 @@ impl<'a> Thread<'a> {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
+        self.doing.now(format!("registering {:x}", self.source));
         register(self.peer, self.source)?;
         self.tally.registrations += 1;
         Ok(())
@@ -276,6 +293,7 @@ impl<'a> Thread<'a> {
 
     fn end(self) -> Result<Tally> {
         for address in [self.source, self.sink] {
+            self.doing.now(format!("unregistering {address:x} for good"));
             let end = Instant::now() + Duration::from_secs(60);
             while let Err(error) = self.peer.engine.unregister(address) {
                 if error.code() != Code::Busy || Instant::now() > end {
@@ -287,8 +305,23 @@ impl<'a> Thread<'a> {
         for address in [self.source, self.sink, self.other] {
             self.peer.memory.release(address);
         }
+        self.doing.rest();
         Ok(self.tally)
     }
+}
+
+/// A batch of one direction, in words.
+fn words(requests: &[Request]) -> String {
+    let Some(first) = requests.first() else { return "nothing".to_owned() };
+    format!(
+        "{:?} of {} times {} bytes, {:x} here and {:x} in segment {}",
+        first.direction,
+        requests.len(),
+        first.length_bytes,
+        first.local,
+        first.remote,
+        first.segment
+    )
 }
 
 /// Registers, again while faults refuse it.

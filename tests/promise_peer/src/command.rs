@@ -30,6 +30,7 @@ fn run_on(peer: &Peer, engine: &Arc<Engine>, words: &[&str]) -> Result<String, T
             memory.release(number(address));
             String::new()
         }
+        ["pool", bytes] => memory.pool(number(bytes)).to_string(),
         ["host", bytes] => memory.host(number(bytes)).to_string(),
         ["fill", address, bytes, seed] => {
             memory.fill(number(address), number(bytes), number(seed));

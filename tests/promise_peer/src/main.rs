@@ -16,6 +16,7 @@
 mod chaos;
 mod command;
 mod crowd;
+mod doing;
 mod memory;
 mod store;
 mod usage;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use cann_sys::LoadOptions;
 use mooncake::config::Config;
+use mooncake::memory::{HugePages, SharedMemory};
 use mooncake::transport::ascend::Runtime;
 use mooncake::transport::ascend::raw::{Context, CopyKind};
 
@@ -14,6 +15,8 @@ pub struct Memory {
     /// The device of an address.
     devices: Mutex<BTreeMap<u64, i32>>,
     hosts: Mutex<BTreeMap<u64, Box<[u64]>>>,
+    /// Host memory of which the kernel has given what was written only.
+    pools: Mutex<BTreeMap<u64, SharedMemory>>,
 }
 
 impl Memory {
@@ -27,7 +30,7 @@ impl Memory {
             runtime.set_current_context(context).unwrap();
             runtime
         });
-        Self { runtime, devices: Mutex::default(), hosts: Mutex::default() }
+        Self { runtime, devices: Mutex::default(), hosts: Mutex::default(), pools: Mutex::default() }
     }
 
     /// The vendor's functions.
@@ -56,9 +59,29 @@ impl Memory {
         address
     }
 
+    /// Host memory that may be longer than the machine's, as long as little of it is written.
+    pub fn pool(&self, length_bytes: u64) -> u64 {
+        let memory = SharedMemory::allocate(length_bytes, HugePages::No).unwrap();
+        let address = memory.address();
+        self.pools.lock().unwrap().insert(address, memory);
+        address
+    }
+
+    /// The pool that holds the range, and where in it that begins.
+    fn pool_of(&self, address: u64, length_bytes: u64) -> Option<(SharedMemory, u64)> {
+        let pools = self.pools.lock().unwrap();
+        let (start, memory) = pools.range(..=address).next_back()?;
+        let offset = address - start;
+        (offset + length_bytes <= memory.length_bytes()).then(|| (memory.clone(), offset))
+    }
+
     /// Writes the pattern of `seed`.
     pub fn fill(&self, address: u64, length_bytes: u64, seed: u64) {
         let words = pattern(length_bytes, seed);
+        if let Some((pool, offset)) = self.pool_of(address, length_bytes) {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            return pool.write(offset, &bytes).unwrap();
+        }
         if self.on_host(address, length_bytes, |target| target.copy_from_slice(&words)).is_some() {
             return;
         }
@@ -70,6 +93,11 @@ impl Memory {
 
     /// The bytes, as words.
     pub fn load(&self, address: u64, length_bytes: u64) -> Vec<u64> {
+        if let Some((pool, offset)) = self.pool_of(address, length_bytes) {
+            let mut bytes = vec![0; usize::try_from(length_bytes).unwrap()];
+            pool.read(offset, &mut bytes).unwrap();
+            return bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+        }
         if let Some(seen) = self.on_host(address, length_bytes, |words| std::hint::black_box(words).to_vec())
         {
             return seen;

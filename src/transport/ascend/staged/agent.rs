@@ -64,6 +64,17 @@ struct Lent {
     sequence: u64,
     /// Set to stop the request that the slot has.
     running: Option<Arc<AtomicBool>>,
+    /// The peer wants the request under this number stopped, which has not come yet: the two may overtake each other.
+    stopped_early: bool,
+}
+
+impl Lent {
+    /// Takes it back from its owner, under a new number.
+    fn free(&mut self) {
+        self.owner = Owner::Nobody;
+        self.sequence = self.sequence.saturating_add(1);
+        self.stopped_early = false;
+    }
 }
 
 /// A peer that waits for a slot.
@@ -136,6 +147,11 @@ impl Agent {
             if lent.running.is_some() {
                 return Err(refused(Code::Busy, "the slot has a request already"));
             }
+            if lent.stopped_early {
+                // As after every refusal, so that both know whose it is.
+                lent.free();
+                return Err(refused(Code::Cancelled, "the request was stopped"));
+            }
             let stop = Arc::new(AtomicBool::new(false));
             lent.running = Some(Arc::clone(&stop));
             Ok(stop)
@@ -149,6 +165,7 @@ impl Agent {
             }
             Err(error) => {
                 drop(state);
+                self.changed.notify_one();
                 answer.give(Err(error));
             }
         }
@@ -161,8 +178,9 @@ impl Agent {
     pub fn stop_slot(&self, from: &Arc<Connection>, which: SlotUse) -> Result<()> {
         let mut state = self.state.lock();
         let lent = check(&mut state, from, which.slot, which.sequence)?;
-        if let Some(running) = &lent.running {
-            running.store(true, Ordering::Release);
+        match &lent.running {
+            Some(running) => running.store(true, Ordering::Release),
+            None => lent.stopped_early = true,
         }
         Ok(())
     }
@@ -177,8 +195,7 @@ impl Agent {
         if lent.running.is_some() {
             return Err(refused(Code::Busy, "the slot has a request"));
         }
-        lent.owner = Owner::Nobody;
-        lent.sequence = lent.sequence.saturating_add(1);
+        lent.free();
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -395,8 +412,7 @@ impl State {
                 && lent.running.is_none()
                 && !station.channels_run(peer, worker)
             {
-                lent.owner = Owner::Nobody;
-                lent.sequence = lent.sequence.saturating_add(1);
+                lent.free();
             }
         }
     }
@@ -404,7 +420,7 @@ impl State {
     /// Gives free slots to those who wait, in their order, and turns away who waited long enough.
     fn lend(&mut self, ring: &Ring, answers: &mut Vec<(Answer, Result<Message>)>) {
         while self.lent.len() < usize::try_from(ring.lent_slots()).unwrap_or(0) {
-            self.lent.push(Lent { owner: Owner::Nobody, sequence: 1, running: None });
+            self.lent.push(Lent { owner: Owner::Nobody, sequence: 1, running: None, stopped_early: false });
         }
         let share = self.lent.len().div_ceil(2);
         let mut still = VecDeque::with_capacity(self.waiting.len());

@@ -212,7 +212,9 @@ impl Lane<'_> {
             match pending.wait(Route::slice()) {
                 Ok(Some(answer)) => self.grant = Some(granted(answer)?),
                 Ok(None) => self.asked = Some(pending),
-                Err(error) if error.code() == Code::Busy => std::thread::sleep(GRANT_PAUSE),
+                Err(error) if matches!(error.code(), Code::Busy | Code::TooManyRequests) => {
+                    std::thread::sleep(GRANT_PAUSE);
+                }
                 Err(error) => return Err(no_agent(error)),
             }
             let _ = self.route.look();
@@ -300,21 +302,28 @@ impl Lane<'_> {
         self.grant = None;
         let mut told = false;
         loop {
-            match pending.wait(Route::slice())? {
-                Some(Message::SlotMoved { sequence, wanted }) => {
+            match pending.wait(Route::slice()) {
+                Ok(Some(Message::SlotMoved { sequence, wanted })) => {
                     self.grant = Some(SlotGrant { sequence, ..grant });
                     self.wanted = wanted;
                     return Ok(());
                 }
-                Some(_) => return Err(nonsense()),
-                None => {}
+                Ok(Some(_)) => return Err(nonsense()),
+                Ok(None) => {}
+                Err(error) => {
+                    if error.code() == Code::TooManyRequests {
+                        // Turned away before the agent saw it, which still counts the slot as lent.
+                        self.grant = Some(grant);
+                        self.release();
+                    }
+                    // What was stopped from here has this side's reason.
+                    return Err(watch.stop().filter(|_| told).unwrap_or(error));
+                }
             }
             let _ = self.route.look();
             if watch.stop().is_some() {
-                if !told {
-                    connection.send(Message::StopSlot(usage(grant)))?;
-                    told = true;
-                }
+                // Too much may wait to be sent just now: then it is told at the next look.
+                told = told || connection.send(Message::StopSlot(usage(grant))).is_ok();
                 watch.stuck();
             }
         }
