@@ -48,12 +48,12 @@ macro_rules! acl {
     }};
 }
 
-/// One rank with one bound region.
+/// One rank with its bound regions.
 struct Rank {
     npu: Arc<Npu>,
     memory: Memory,
     communicator: HcclComm,
-    region: *mut c_void,
+    regions: Vec<*mut c_void>,
 }
 
 // SAFETY: both handles may be used from any thread that has bound the device, which every use does first.
@@ -62,16 +62,22 @@ unsafe impl Send for Rank {}
 unsafe impl Sync for Rank {}
 
 impl Rank {
-    fn new(npu: &Arc<Npu>, rank: u32, name: &str, table: &str, memory: Memory) -> Result<Self> {
+    /// A rank whose memory is registered and bound in `count` equal parts.
+    fn new(npu: &Arc<Npu>, rank: u32, name: &str, table: &str, memory: Memory, count: u64) -> Result<Self> {
         npu.bind()?;
         let is_device = memory.location().starts_with("npu");
-        let description = CommMem {
-            type_: if is_device { COMM_MEM_TYPE_DEVICE } else { COMM_MEM_TYPE_HOST },
-            addr: address(memory.address())?,
-            size: memory.length_bytes(),
-        };
-        let mut region = null_mut();
-        hccl!(npu, HcclRegisterGlobalMem(&raw const description, &raw mut region))?;
+        let part_bytes = memory.length_bytes() / count;
+        let mut regions = Vec::new();
+        for part in 0..count {
+            let description = CommMem {
+                type_: if is_device { COMM_MEM_TYPE_DEVICE } else { COMM_MEM_TYPE_HOST },
+                addr: address(memory.address() + part * part_bytes)?,
+                size: part_bytes,
+            };
+            let mut region = null_mut();
+            hccl!(npu, HcclRegisterGlobalMem(&raw const description, &raw mut region))?;
+            regions.push(region);
+        }
         let table = CString::new(table)?;
         let mut config = HcclCommConfig::named(name)?;
         let mut communicator: HcclComm = null_mut();
@@ -79,8 +85,10 @@ impl Rank {
             npu,
             HcclCommInitClusterInfoMemConfig(table.as_ptr(), rank, &raw mut config, &raw mut communicator)
         )?;
-        hccl!(npu, HcclCommBindMem(communicator, region))?;
-        Ok(Self { npu: Arc::clone(npu), memory, communicator, region })
+        for region in &regions {
+            hccl!(npu, HcclCommBindMem(communicator, *region))?;
+        }
+        Ok(Self { npu: Arc::clone(npu), memory, communicator, regions })
     }
 
     fn prepare(&self) -> Result<()> {
@@ -91,19 +99,30 @@ impl Rank {
 
     fn end(&self) -> Result<()> {
         self.npu.bind()?;
-        hccl!(self.npu, HcclCommUnbindMem(self.communicator, self.region))?;
+        for region in &self.regions {
+            hccl!(self.npu, HcclCommUnbindMem(self.communicator, *region))?;
+        }
         hccl!(self.npu, HcclCommDestroy(self.communicator))?;
-        hccl!(self.npu, HcclDeregisterGlobalMem(self.region))
+        self.regions.iter().try_for_each(|region| hccl!(self.npu, HcclDeregisterGlobalMem(*region)))
     }
 }
 
-/// What lies between the two ranks, and where the active one's memory is.
+/// What lies between the two ranks, and what the active one's memory is. By default two devices of one server and
+/// one region of device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// The rank table puts them on two servers, which on A2 makes the link RoCE.
     pub is_far: bool,
-    /// The active rank's region is host memory.
+    /// The active rank's memory is that of the host.
     pub local_is_host: bool,
+    /// Regions of the active rank: equal parts of its memory, each registered and bound by itself.
+    pub local_regions: u64,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { is_far: false, local_is_host: false, local_regions: 1 }
+    }
 }
 
 /// Which way the bytes go, as the active rank sees it.
@@ -123,15 +142,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Connects two devices of this process, a region of `length_bytes` on each.
-    ///
-    /// # Errors
-    /// If the vendor refuses anything.
-    pub fn new(active: &Arc<Npu>, passive: &Arc<Npu>, length_bytes: u64) -> Result<Self> {
-        Self::connect(active, passive, Shape { is_far: false, local_is_host: false }, length_bytes)
-    }
-
-    /// The same, over a link and with memory of the caller's choice.
+    /// Connects two devices of this process, with `length_bytes` of memory on each.
     ///
     /// # Errors
     /// If the vendor refuses anything.
@@ -144,8 +155,9 @@ impl Pair {
         } else {
             Memory::device(active, length_bytes)?
         };
-        let active_rank = Rank::new(active, 0, &name, &table, local)?;
-        let passive_rank = Rank::new(passive, 1, &name, &table, Memory::device(passive, length_bytes)?)?;
+        let active_rank = Rank::new(active, 0, &name, &table, local, shape.local_regions)?;
+        let remote = Memory::device(passive, length_bytes)?;
+        let passive_rank = Rank::new(passive, 1, &name, &table, remote, 1)?;
         // Preparation is collective: both ranks have to be in it at once.
         let (here, there) = std::thread::scope(|scope| {
             let there = scope.spawn(|| passive_rank.prepare());

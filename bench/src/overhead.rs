@@ -13,7 +13,7 @@ use mooncake::config::Config;
 use mooncake::engine::{Direction, Engine, EngineOptions, Note, Request};
 
 use crate::allocations;
-use crate::bare::Pair;
+use crate::bare::{Pair, Shape};
 use crate::device::{Memory, Npu};
 use crate::exchange::{Carrier, Client};
 use crate::placement::Placement;
@@ -102,9 +102,11 @@ pub fn measure(target: &str, batches: &[u64], mut show: impl FnMut(&Line)) -> Re
     let npu = Npu::open(&options, 1)?;
     let other = Npu::open(&options, 0)?;
     npu.bind()?;
-    let pair = Pair::new(&npu, &other, BUFFER_BYTES)?;
     let mut lines = Vec::new();
     for regions in REGIONS {
+        // The vendor's library looks a block's region up among all that are bound, so the bare loop has as many.
+        let shape = Shape { local_regions: regions, ..Shape::default() };
+        let pair = Pair::connect(&npu, &other, shape, BUFFER_BYTES)?;
         let setting = Setting::new(&npu, target, regions)?;
         for batch in batches.iter().copied() {
             let blocks = blocks(batch, regions);
@@ -119,8 +121,8 @@ pub fn measure(target: &str, batches: &[u64], mut show: impl FnMut(&Line)) -> Re
             lines.push(line);
         }
         setting.end()?;
+        pair.end()?;
     }
-    pair.end()?;
     Ok(lines)
 }
 

@@ -3,7 +3,7 @@
 use cann_sys::LoadOptions;
 use mooncake_test_support::artifacts;
 use mooncake_transfer_bench::arena::{Arena, Gap, Run};
-use mooncake_transfer_bench::bare::Pair;
+use mooncake_transfer_bench::bare::{Pair, Shape};
 use mooncake_transfer_bench::device::{Memory, Npu};
 
 fn options() -> LoadOptions {
@@ -27,9 +27,10 @@ fn npu_memory_holds_and_gives_back_its_contents() {
 fn the_bare_loop_moves_more_blocks_than_one_call_takes() {
     let active = Npu::open(&options(), 1).unwrap();
     let passive = Npu::open(&options(), 0).unwrap();
-    let pair = Pair::new(&active, &passive, 2 << 20).unwrap();
-    let blocks: Vec<_> = (0..1000).map(|index| (index * 256, (999 - index) * 512)).collect();
-    pair.upload(&[7; 2 << 20]).unwrap();
+    let shape = Shape { local_regions: 4, ..Shape::default() };
+    let pair = Pair::connect(&active, &passive, shape, 8 << 20).unwrap();
+    let blocks: Vec<_> = (0..1000).map(|index| (index * 8192, (999 - index) * 512)).collect();
+    pair.upload(&vec![7; 8 << 20]).unwrap();
     assert!(!pair.put(&blocks, 64).unwrap().is_zero());
     let target = pair.download().unwrap();
     for (position, byte) in target.iter().enumerate() {

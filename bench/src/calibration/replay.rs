@@ -41,7 +41,7 @@ pub fn replay(
     let clock = ModelClock::find()?;
     ensure!(clock.profile() != "null", "this process has no cost profile: set CANN_SIM_PROFILE");
     for shape in [(false, false), (false, true), (true, false)] {
-        let shape = Shape { is_far: shape.0, local_is_host: shape.1 };
+        let shape = Shape { is_far: shape.0, local_is_host: shape.1, ..Shape::default() };
         let of_shape: Vec<_> = cells
             .iter()
             .filter(|cell| (cell.is_far, cell.local_is_host) == (shape.is_far, shape.local_is_host))

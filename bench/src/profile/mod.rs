@@ -131,8 +131,7 @@ pub fn bare(arguments: &Arguments) -> Result<()> {
     let (sizes, models) = chosen(arguments.block_size);
     let options = software_npu::load_options();
     let (active, passive) = (Npu::open(&options, 0)?, Npu::open(&options, 1)?);
-    let shape = Shape { is_far: false, local_is_host: false };
-    let pair = Pair::connect(&active, &passive, shape, REGION_BYTES)?;
+    let pair = Pair::connect(&active, &passive, Shape::default(), REGION_BYTES)?;
     let clock = ModelClock::find()?;
     let slowdown = u32::try_from(clock.slowdown())?;
     let measure = |operation: Operation, blocks: &[(u64, u64)], block_bytes: u64| -> Result<Cell> {
