@@ -19,7 +19,8 @@ impl Border for NoBorder {
     }
 }
 
-/// Borders of a sorted list of disjoint ranges; looks where it found the last address first.
+/// Borders of a sorted list of disjoint ranges; looks first where it found the last address, then one further: blocks
+/// come tensor by tensor, or through all tensors again and again.
 #[derive(Clone, Debug)]
 pub struct Regions<'a> {
     sorted: &'a [ByteRange],
@@ -37,16 +38,16 @@ impl<'a> Regions<'a> {
 
 impl Border for Regions<'_> {
     fn room_bytes(&mut self, address: u64) -> Option<u64> {
-        let near = self.sorted.get(self.hint).filter(|range| range.contains_address(address));
-        let range = match near {
-            Some(range) => range,
-            None => {
+        let found = |index: usize| self.sorted.get(index).filter(|range| range.contains_address(address));
+        let (index, range) = match (found(self.hint), found(self.hint + 1)) {
+            (Some(range), _) => (self.hint, range),
+            (None, Some(range)) => (self.hint + 1, range),
+            (None, None) => {
                 let index = self.sorted.partition_point(|range| range.start() <= address).checked_sub(1)?;
-                let range = self.sorted.get(index).filter(|range| range.contains_address(address))?;
-                self.hint = index;
-                range
+                (index, found(index)?)
             }
         };
+        self.hint = index;
         Some(range.end() - address)
     }
 }

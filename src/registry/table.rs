@@ -129,7 +129,7 @@ impl Registry {
     /// For looking up many ranges at once; holds the registry's read lock, so drop it before any I/O.
     #[must_use]
     pub fn resolver(&self) -> Resolver<'_> {
-        Resolver { table: self.table.read(), last: None, pinned: Vec::new(), pins: Vec::new() }
+        Resolver { table: self.table.read(), last: 0, pins: Vec::new(), pin_of_place: Vec::new() }
     }
 
     /// Grows with every change, and when a removal is given up. Peers that were told an older one may miss ranges, or know too many.
@@ -302,22 +302,30 @@ impl Drop for Removal<'_> {
 #[derive(Debug)]
 pub struct Resolver<'a> {
     table: RwLockReadGuard<'a, Table>,
-    last: Option<Arc<Region>>,
-    /// One bit for each place.
-    pinned: Vec<u64>,
+    /// Which of `pins` was the last answer.
+    last: usize,
+    /// The regions met so far, in the order in which they were met first.
     pins: Vec<Pin>,
+    /// For each place of a region the number of its pin, counted from 1; 0 for none.
+    pin_of_place: Vec<u32>,
 }
 
 impl Resolver<'_> {
     /// The region that `range` lies in, pinned; `None` when there is none that is open.
-    /// Looks at the region of the call before first.
+    ///
+    /// Looks first at the region of the call before, then at the one that was met after it: blocks come tensor by
+    /// tensor, or through all tensors in the same order again and again.
     pub fn resolve(&mut self, range: ByteRange) -> Option<&Arc<Region>> {
-        if !self.last.as_ref().is_some_and(|region| region.range().contains(range)) {
-            let region = Arc::clone(self.table.find_containing(range)?);
-            self.pin(&region)?;
-            self.last = Some(region);
-        }
-        self.last.as_ref()
+        let next = if self.last + 1 < self.pins.len() { self.last + 1 } else { 0 };
+        let holds = |pin: &usize| self.pins.get(*pin).is_some_and(|pin| pin.region().range().contains(range));
+        self.last = match [self.last, next].into_iter().find(holds) {
+            Some(known) => known,
+            None => {
+                let region = Arc::clone(self.table.find_containing(range)?);
+                self.pin(&region)?
+            }
+        };
+        self.pins.get(self.last).map(Pin::region)
     }
 
     /// The pins, to be held until the transfer is over.
@@ -326,17 +334,17 @@ impl Resolver<'_> {
         self.pins
     }
 
-    fn pin(&mut self, region: &Arc<Region>) -> Option<()> {
-        let word = usize::try_from(region.place() / u64::BITS).ok()?;
-        let bit = 1u64 << (region.place() % u64::BITS);
-        if self.pinned.len() <= word {
-            self.pinned.resize(word + 1, 0);
+    /// The number of the region's pin, which is made if there is none.
+    fn pin(&mut self, region: &Arc<Region>) -> Option<usize> {
+        let place = usize::try_from(region.place()).ok()?;
+        if self.pin_of_place.len() <= place {
+            self.pin_of_place.resize(place + 1, 0);
         }
-        let bits = self.pinned.get_mut(word)?;
-        if *bits & bit == 0 {
+        let known = self.pin_of_place.get_mut(place)?;
+        if *known == 0 {
             self.pins.push(region.pin()?);
-            *bits |= bit;
+            *known = u32::try_from(self.pins.len()).ok()?;
         }
-        Some(())
+        usize::try_from(*known - 1).ok()
     }
 }
