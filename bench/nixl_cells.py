@@ -19,7 +19,7 @@ BUFFER = 256 << 20
 
 
 def memory():
-    buffer = mmap.mmap(-1, BUFFER)
+    buffer = mmap.mmap(-1, BUFFER, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for offset in range(0, BUFFER, 4096):
         buffer[offset] = 1
     return buffer, ctypes.addressof(ctypes.c_char.from_buffer(buffer))

@@ -57,7 +57,7 @@ def main():
     engine = TransferEngine()
     if engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", "") != 0:
         raise SystemExit("cannot initialize")
-    buffer = mmap.mmap(-1, BUFFER)
+    buffer = mmap.mmap(-1, BUFFER, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for offset in range(0, BUFFER, 4096):
         buffer[offset] = 1
     base = ctypes.addressof(ctypes.c_char.from_buffer(buffer))

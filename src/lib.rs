@@ -166,6 +166,7 @@
 //! | requests in flight on a TCP lane | `transport/tcp/lane/mod.rs` | `MAX_REQUESTS` |
 //! | event loops of the TCP transport | `transport/tcp/reactor.rs` | `MAX_LOOPS` |
 //! | bytes copied between two looks at a stop | `memory/copy.rs` | `MAX_CHUNK_BYTES` |
+//! | threads of an engine that copy host memory, by way | `transport/copier/mod.rs` | `THREAD_LIMIT` |
 //! | peers of one host that use an engine's memory | `transport/host/board.rs` | `MAX_BOARDS` |
 //! | boards that a peer has asked for and not begun to use | `transport/host/board.rs` | `MAX_UNUSED` |
 //! | ranges that such a peer may use | `transport/host/layout.rs` | `MAX_RANGES` |

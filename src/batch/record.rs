@@ -15,6 +15,10 @@ pub const MAX_TASKS_PER_BATCH: u32 = 1 << 20;
 /// Looks before a wait goes to sleep: some microseconds, the time in which a small local copy is over.
 const SPINS: u32 = if cfg!(all(loom, test)) { 0 } else { 200 };
 
+/// The same for who has helped: others are about to end their last piece, some tens of microseconds at most, and to
+/// be woken takes longer than that.
+const SPINS_AFTER_HELP: u32 = if cfg!(all(loom, test)) { 0 } else { 2000 };
+
 /// Top bit of [`Batch::submitted`]: freed, no more submissions.
 const CLOSED: u32 = 1 << 31;
 
@@ -215,12 +219,9 @@ impl Batch {
     pub fn wait(&self, deadline: Deadline) -> Waited {
         // The number of tasks is read first: a submission counts as running before it reserves any, so none
         // of the tasks counted here can be unfinished when nothing runs.
-        for _ in 0..SPINS {
-            let tasks = self.submitted();
-            if self.is_finished() {
-                return self.finished(tasks);
-            }
-            spin_loop();
+        let tasks = self.submitted();
+        if self.is_finished() {
+            return self.finished(tasks);
         }
         let help = {
             let mut gate = self.gate.lock();
@@ -230,6 +231,13 @@ impl Batch {
         };
         for helper in help.iter().filter_map(Weak::upgrade) {
             helper.help(&|| self.is_finished(), deadline);
+        }
+        for _ in 0..if help.is_empty() { SPINS } else { SPINS_AFTER_HELP } {
+            let tasks = self.submitted();
+            if self.is_finished() {
+                return self.finished(tasks);
+            }
+            spin_loop();
         }
         let mut gate = self.gate.lock();
         loop {

@@ -16,6 +16,7 @@ use super::{CLOSE_GRACE, Shared};
 use crate::batch::{Batch, Submission};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
+use crate::memory::copy::Caching;
 use crate::plan::{Direction, Extent};
 use crate::transport::ascend::Runtime;
 use crate::transport::ascend::device::Device;
@@ -196,7 +197,7 @@ impl Steps {
 }
 
 impl Mover for Steps {
-    fn copy(&self, direction: Direction, blocks: &[Block]) -> Result<()> {
+    fn copy(&self, direction: Direction, blocks: &[Block], _: Caching) -> Result<()> {
         if blocks.is_empty() {
             return Ok(());
         }

@@ -11,12 +11,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::memory::copy::copy_host;
+use crate::memory::copy::{Caching, copy_host};
 
 /// Copies a buffer of ours into memory that the caller of the engine vouched for.
 pub(crate) fn copy_in(address: u64, bytes: &[u8]) -> Result<()> {
     let source = u64::try_from(bytes.as_ptr().expose_provenance()).unwrap_or(u64::MAX);
-    copy_host(address, source, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+    copy_host(address, source, u64::try_from(bytes.len()).unwrap_or(u64::MAX), Caching::Through)
 }
 
 /// Most parts of one list.

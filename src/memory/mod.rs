@@ -13,6 +13,7 @@ pub(crate) mod process;
 mod range;
 pub(crate) mod sealed;
 pub mod shared;
+mod stream;
 
 pub use location::{Location, MemoryKind};
 pub use placement::Nodes;

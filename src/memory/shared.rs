@@ -28,7 +28,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::copy::copy_host;
+use super::copy::{Caching, copy_host};
 use super::mapping::Mapping;
 use super::process::Process;
 use super::sealed::{Sealed, SharedFile};
@@ -169,7 +169,7 @@ impl SharedMemory {
     pub fn read(&self, offset_bytes: u64, bytes: &mut [u8]) -> Result<()> {
         let source = self.part(offset_bytes, bytes.len())?;
         let target = u64::try_from(bytes.as_mut_ptr().expose_provenance()).unwrap_or(u64::MAX);
-        copy_host(target, source.start(), source.length_bytes())
+        copy_host(target, source.start(), source.length_bytes(), Caching::Through)
     }
 
     fn part(&self, offset_bytes: u64, length: usize) -> Result<ByteRange> {
@@ -251,14 +251,22 @@ impl Imported {
 
     /// Moves bytes between memory of this process, vouched for as [`copy`](super::copy) says, and the owner's
     /// `remote` address.
-    pub(crate) fn transfer(&self, write: bool, local: u64, remote: u64, length_bytes: u64) -> Result<()> {
+    pub(crate) fn transfer(
+        &self,
+        write: bool,
+        local: u64,
+        remote: u64,
+        length_bytes: u64,
+        caching: Caching,
+    ) -> Result<()> {
         let here = ByteRange::checked(remote, length_bytes)
             .filter(|range| self.theirs.contains(*range))
             .map(|range| self.mapping.range().start().wrapping_add(range.start() - self.theirs.start()));
         let Some(here) = here else {
             return Err(Error::new(Code::Internal, Stage::Execute, "outside of the mapped memory"));
         };
-        if write { copy_host(here, local, length_bytes) } else { copy_host(local, here, length_bytes) }
+        let (target, source) = if write { (here, local) } else { (local, here) };
+        copy_host(target, source, length_bytes, caching)
     }
 }
 
@@ -276,13 +284,13 @@ mod tests {
         assert_eq!(imported.theirs(), memory.range());
         let mut seen = [0_u8; 5];
         let near = seen.as_mut_ptr().expose_provenance() as u64;
-        imported.transfer(false, near, memory.address() + 100, 5).unwrap();
+        imported.transfer(false, near, memory.address() + 100, 5, Caching::Through).unwrap();
         assert_eq!(&std::hint::black_box(seen), b"words");
-        imported.transfer(true, near, memory.address() + 12_283, 5).unwrap();
+        imported.transfer(true, near, memory.address() + 12_283, 5, Caching::Through).unwrap();
         let mut back = [0_u8; 5];
         memory.read(12_283, &mut back).unwrap();
         assert_eq!(&back, b"words");
-        assert!(imported.transfer(false, near, memory.address() + 12_284, 5).is_err());
+        assert!(imported.transfer(false, near, memory.address() + 12_284, 5, Caching::Through).is_err());
         assert!(memory.write(12_284, b"words").is_err() && memory.write(u64::MAX, b"w").is_err());
     }
 

@@ -44,6 +44,9 @@ struct Arguments {
     /// Upstream's and NIXL's wheels, as tests/interop/make_peers.sh and bench/make_nixl.sh make them
     #[arg(long)]
     peers: Option<PathBuf>,
+    /// Only these contenders, by their names in the record
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Upstream's release
     #[arg(long, default_value = "0.3.13.post1")]
     release: String,
@@ -151,6 +154,8 @@ fn contenders(arguments: &Arguments, target: &Target, memory: &[u8]) -> Result<F
         missing.push("without upstream and NIXL: --peers was not given".to_owned());
     }
     missing.iter().for_each(tell);
+    let asked = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    contenders.retain(|contender| asked(contender.name()));
     Ok((contenders, missing))
 }
 

@@ -67,8 +67,6 @@ impl Contender for Ours {
         let pids = [std::process::id(), self.target];
         let before: Duration = pids.iter().map(|pid| processor_time_of(*pid)).sum();
         let direction = if cell.write { Direction::Write } else { Direction::Read };
-        // What the calling threads use is lost from the list of tasks when they end: it is added here.
-        let callers = std::sync::atomic::AtomicU64::new(0);
         let (calls, elapsed) = drive(cell, limit, |thread, number| {
             let requests: Vec<Request> = cell
                 .blocks(thread, number)
@@ -80,19 +78,15 @@ impl Contender for Ours {
                     length_bytes: cell.block_bytes,
                 })
                 .collect();
-            let time = thread_time();
             if self.engine.transfer(&requests, None, None).is_err() {
                 failed.store(true, Ordering::Relaxed);
             }
-            let spent = thread_time().saturating_sub(time);
-            callers.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(0), Ordering::Relaxed);
         });
         let after: Duration = pids.iter().map(|pid| processor_time_of(*pid)).sum();
         if failed.into_inner() {
             bail!("a transfer of {} failed", self.name);
         }
-        let processor = after.saturating_sub(before) + Duration::from_nanos(callers.into_inner());
-        Ok(Measured { calls, elapsed, processor })
+        Ok(Measured { calls, elapsed, processor: after.saturating_sub(before) })
     }
 }
 

@@ -8,6 +8,7 @@ use super::board::BoardPlace;
 use super::proof::{CHALLENGE_BYTES, Challenge};
 use super::visit::{Access, Visit};
 use crate::error::{Code, Error, Result, Stage};
+use crate::memory::copy::Caching;
 use crate::memory::process::{MAX_BLOCKS, Process};
 use crate::memory::shared::Imported;
 use crate::memory::{ByteRange, SharedRange};
@@ -107,15 +108,21 @@ impl HostPeer {
     }
 
     /// Copies blocks of one range that is counted as in use.
-    fn copy_in(&self, direction: Direction, blocks: &[Block], access: &Access<'_>) -> Result<()> {
+    fn copy_in(
+        &self,
+        direction: Direction,
+        blocks: &[Block],
+        access: &Access<'_>,
+        caching: Caching,
+    ) -> Result<()> {
         let write = direction == Direction::Write;
         let imported = Arc::clone(&self.imported.read());
         if let Some(mapped) = find(&imported, access.range()) {
             // Memory of a process that has ended takes bytes as well as any; nobody would read them.
             self.process.check_alive()?;
-            return blocks
-                .iter()
-                .try_for_each(|block| mapped.transfer(write, block.local, block.remote, block.length_bytes));
+            return blocks.iter().try_for_each(|block| {
+                mapped.transfer(write, block.local, block.remote, block.length_bytes, caching)
+            });
         }
         if let Some(error) = &self.no_copies {
             return Err(error.clone());
@@ -139,7 +146,7 @@ fn find(imported: &[Arc<Imported>], range: ByteRange) -> Option<&Imported> {
 }
 
 impl Mover for HostPeer {
-    fn copy(&self, direction: Direction, mut blocks: &[Block]) -> Result<()> {
+    fn copy(&self, direction: Direction, mut blocks: &[Block], caching: Caching) -> Result<()> {
         while let Some(first) = blocks.first() {
             let access = self.visit.enter(ByteRange::new(first.remote, first.length_bytes)?)?;
             let inside = |block: &Block| {
@@ -148,7 +155,7 @@ impl Mover for HostPeer {
             };
             let count = blocks.iter().position(|block| !inside(block)).unwrap_or(blocks.len());
             let (run, rest) = blocks.split_at(count);
-            self.copy_in(direction, run, &access)?;
+            self.copy_in(direction, run, &access, caching)?;
             blocks = rest;
         }
         Ok(())

@@ -20,7 +20,7 @@ use super::{Job, Request};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
-use crate::memory::copy::copy_host;
+use crate::memory::copy::{Caching, copy_host};
 use crate::plan::Direction;
 
 /// The transport of requests whose both ends are in this process.
@@ -115,10 +115,10 @@ fn ends(direction: Direction, local: u64, remote: u64) -> (u64, u64) {
 struct Memory;
 
 impl Mover for Memory {
-    fn copy(&self, direction: Direction, blocks: &[Block]) -> Result<()> {
+    fn copy(&self, direction: Direction, blocks: &[Block], caching: Caching) -> Result<()> {
         blocks.iter().try_for_each(|block| {
             let (target, source) = ends(direction, block.local, block.remote);
-            copy_host(target, source, block.length_bytes)
+            copy_host(target, source, block.length_bytes, caching)
         })
     }
 }

@@ -1,0 +1,325 @@
+//! Moving host memory by calls that copy: small requests at once, larger ones on a few threads that share each
+//! request piece by piece. How a piece is copied is a [`Mover`]'s business.
+//!
+//! A request is seen as one string of bytes, its extents one behind another; threads take the next piece of it until
+//! none is left, and who finishes the last piece finishes the request.
+//!
+//! Who waits for a request copies, too. Threads of the pool come to his help as far as there are cores that do not
+//! copy already ([`seats`]), and a request that has nobody who waits gets one in any case. A thread that has come to
+//! the end of its work looks for more for [`IDLE_LIMIT`] before it sleeps, if requests came that fast of late: to wake
+//! one takes a virtual machine longer than to copy a megabyte.
+
+mod pieces;
+mod seats;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::batch::Help;
+use crate::deadline::Deadline;
+use crate::error::{Code, Error, Result, Stage};
+use crate::memory::copy::Caching;
+use crate::plan::Direction;
+use crate::transport::Request;
+use pieces::Copy;
+use seats::{Seat, Seats};
+
+/// What is copied on the caller's thread.
+const INLINE_LIMIT_BYTES: u64 = 256 << 10;
+
+/// The most that a thread takes at once.
+pub(crate) const PIECE_BYTES: u64 = 512 << 10;
+
+/// The least that a thread takes at once, of requests that several share.
+const LEAST_PIECE_BYTES: u64 = 128 << 10;
+
+/// Pieces of a request for each thread, so that all come to its end at about the same time.
+const PIECES_PER_THREAD: u64 = 4;
+
+/// Every thread that helps has so much to copy, or it is not worth its coming.
+const HELPER_BYTES: u64 = 256 << 10;
+
+/// How long a thread without work looks for more before it sleeps.
+const IDLE_LIMIT: Duration = Duration::from_micros(60);
+
+/// Pauses between two looks.
+const PAUSES: u32 = 16;
+
+/// Most copying threads of an engine; memory bandwidth is used up by few.
+const THREAD_LIMIT: usize = 4;
+
+/// Most blocks of one call of a mover.
+pub(crate) const MAX_BLOCKS: usize = 128;
+
+/// A part of an extent, at both ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Block {
+    /// Address here.
+    pub(crate) local: u64,
+    /// Address at the other end.
+    pub(crate) remote: u64,
+    /// Number of bytes.
+    pub(crate) length_bytes: u64,
+}
+
+/// Copies blocks: at most [`MAX_BLOCKS`] and as many bytes as a piece has, so that a stop is prompt.
+pub(crate) trait Mover: Send + Sync {
+    /// Copies all of them, or fails and touches nothing any more.
+    fn copy(&self, direction: Direction, blocks: &[Block], caching: Caching) -> Result<()>;
+}
+
+/// A request that who waits for it may work on, too.
+struct Assisted {
+    copy: Copy,
+    /// Somebody is sure to work on it, without being woken.
+    helped: bool,
+    shared: Weak<Shared>,
+}
+
+impl Help for Assisted {
+    fn help(&self, _over: &dyn Fn() -> bool, _deadline: Deadline) {
+        // Deadlines are looked at piece by piece, as on any thread.
+        if let Some(shared) = self.shared.upgrade() {
+            let _seat = shared.seats.map(Seats::take);
+            shared.work(self);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    copies: VecDeque<Arc<Assisted>>,
+    threads: usize,
+    /// Threads that look for work without having to be woken.
+    looking: usize,
+    stopped: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    stopping: AtomicBool,
+    /// Requests in the queue that somebody works on, and those that need a thread. For who looks without the lock.
+    helped: AtomicUsize,
+    alone: AtomicUsize,
+    /// Where threads that copy are counted; nowhere when they mostly wait.
+    seats: Option<&'static Seats>,
+}
+
+/// Copies host memory.
+pub(crate) struct HostCopier {
+    shared: Arc<Shared>,
+    /// Name of its threads, to which a number is added.
+    name: &'static str,
+    /// Up to so many bytes are copied on the caller's thread.
+    inline_bytes: u64,
+}
+
+impl HostCopier {
+    /// Without threads yet.
+    pub(crate) fn new(name: &'static str) -> Self {
+        let shared = Arc::new(Shared::new(Some(Seats::of_process())));
+        Self { shared, name, inline_bytes: INLINE_LIMIT_BYTES }
+    }
+
+    /// The same for movers that wait for somebody: nothing is done on the caller's thread.
+    pub(crate) fn that_waits(name: &'static str) -> Self {
+        Self { shared: Arc::new(Shared::new(None)), name, inline_bytes: 0 }
+    }
+
+    /// Copies now, or queues the request.
+    ///
+    /// # Errors
+    /// [`Code::StaleHandle`] after [`stop`](Self::stop), [`Code::Internal`] when no thread can be had.
+    pub(crate) fn submit(&self, request: &Arc<Request>, mover: &Arc<dyn Mover>) -> Result<()> {
+        let copy = Copy::new(request, mover);
+        let length_bytes = copy.length_bytes();
+        if length_bytes <= self.inline_bytes {
+            copy.work(&self.shared.stopping);
+            return Ok(());
+        }
+        let most = Seats::of_process().limit().min(THREAD_LIMIT);
+        let piece_bytes = match self.shared.seats {
+            Some(_) => piece_bytes(length_bytes, most),
+            None => PIECE_BYTES,
+        };
+        // Who waits for it begins at once, which takes less time than to wake anybody; others come for the rest.
+        let mut helped = false;
+        let copy = Arc::new_cyclic(|own: &Weak<Assisted>| {
+            let help: Weak<dyn Help> = own.clone() as Weak<dyn Help>;
+            helped = self.inline_bytes > 0 && request.job().submission.batch().offer(help);
+            Assisted { copy: copy.in_pieces_of(piece_bytes), helped, shared: Arc::downgrade(&self.shared) }
+        });
+        let own = usize::from(helped);
+        let worth = usize::try_from(length_bytes / HELPER_BYTES).unwrap_or(usize::MAX).saturating_sub(own);
+        let free = self.shared.seats.map_or(most, |seats| seats.free().saturating_sub(own));
+        let helpers = worth.min(free).min(most).max(1 - own);
+        let looking = {
+            let mut queue = self.shared.queue.lock();
+            if queue.stopped {
+                return Err(Error::new(Code::StaleHandle, Stage::Submit, "the engine was shut down"));
+            }
+            self.have_threads(&mut queue, helpers, 1 - own)?;
+            self.shared.push(&mut queue, copy);
+            queue.looking
+        };
+        for _ in looking..helpers {
+            self.shared.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Starts threads until there are `wanted`; `needed` are enough if there cannot be more.
+    fn have_threads(&self, queue: &mut Queue, wanted: usize, needed: usize) -> Result<()> {
+        while queue.threads < wanted {
+            let shared = Arc::clone(&self.shared);
+            let started = std::thread::Builder::new()
+                .name(format!("{}-{}", self.name, queue.threads))
+                .spawn(move || shared.run());
+            match started {
+                Ok(_) => queue.threads += 1,
+                Err(_) if queue.threads >= needed => break,
+                Err(error) => {
+                    return Err(Error::new(
+                        Code::Internal,
+                        Stage::Submit,
+                        format!("no copying thread: {error}"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the threads; what is queued fails.
+    pub(crate) fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.queue.lock().stopped = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for the threads' end.
+    ///
+    /// # Errors
+    /// [`Code::StillRunning`] at the deadline.
+    pub(crate) fn wait_stopped(&self, deadline: Deadline) -> Result<()> {
+        let mut queue = self.shared.queue.lock();
+        while queue.threads > 0 {
+            if self.shared.changed.wait_until(&mut queue, deadline.at()).timed_out() {
+                return Err(Error::new(
+                    Code::StillRunning,
+                    Stage::Drain,
+                    "a copy between host memory is still running",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a thread takes at once of a request that `threads` share.
+fn piece_bytes(length_bytes: u64, threads: usize) -> u64 {
+    let pieces = PIECES_PER_THREAD.saturating_mul(u64::try_from(threads).unwrap_or(u64::MAX)).max(1);
+    // Whole pages, so that a piece does not end within one.
+    length_bytes.div_ceil(pieces).next_multiple_of(4096).clamp(LEAST_PIECE_BYTES, PIECE_BYTES)
+}
+
+impl Shared {
+    fn new(seats: Option<&'static Seats>) -> Self {
+        Self {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            helped: AtomicUsize::new(0),
+            alone: AtomicUsize::new(0),
+            seats,
+        }
+    }
+
+    fn run(&self) {
+        let mut looks = false;
+        loop {
+            let idle_since = Instant::now();
+            let Some((copy, seat)) = self.next(looks) else { break };
+            // Had it looked, would it have found this one?
+            looks = copy.copy.accepted().saturating_duration_since(idle_since) < IDLE_LIMIT;
+            self.work(&copy);
+            drop(seat);
+        }
+        let mut queue = self.queue.lock();
+        queue.threads = queue.threads.saturating_sub(1);
+        self.changed.notify_all();
+    }
+
+    fn push(&self, queue: &mut Queue, copy: Arc<Assisted>) {
+        let number = if copy.helped { &self.helped } else { &self.alone };
+        queue.copies.push_back(copy);
+        number.fetch_add(1, Ordering::Release);
+    }
+
+    fn work(&self, copy: &Assisted) {
+        copy.copy.work(&self.stopping);
+        let mut queue = self.queue.lock();
+        // Nothing of it is left to take; others may still be copying theirs.
+        let before = queue.copies.len();
+        queue.copies.retain(|other| !std::ptr::eq(&raw const **other, copy));
+        let number = if copy.helped { &self.helped } else { &self.alone };
+        number.fetch_sub(before - queue.copies.len(), Ordering::Release);
+    }
+
+    /// The next request to work on, and the seat for it; `None` after the end. With `looks` without sleeping, for a
+    /// while.
+    fn next(&self, mut looks: bool) -> Option<(Arc<Assisted>, Option<Seat<'static>>)> {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(found) = self.choose(&queue) {
+                return Some(found);
+            }
+            if queue.stopped {
+                return None;
+            }
+            if std::mem::take(&mut looks) {
+                queue.looking += 1;
+                drop(queue);
+                self.look(Instant::now() + IDLE_LIMIT);
+                queue = self.queue.lock();
+                queue.looking = queue.looking.saturating_sub(1);
+            } else {
+                self.changed.wait(&mut queue);
+            }
+        }
+    }
+
+    /// A request that needs a thread, or one for which there is a core. At the end, any.
+    fn choose(&self, queue: &Queue) -> Option<(Arc<Assisted>, Option<Seat<'static>>)> {
+        let alone = queue.copies.iter().find(|copy| !copy.helped || queue.stopped || self.seats.is_none());
+        if let Some(copy) = alone {
+            return Some((Arc::clone(copy), self.seats.map(Seats::take)));
+        }
+        let copy = queue.copies.front()?;
+        let seat = self.seats?.take_free()?;
+        Some((Arc::clone(copy), Some(seat)))
+    }
+
+    /// Waits until there is something to choose, without sleeping.
+    fn look(&self, until: Instant) {
+        while Instant::now() < until && !self.stopping.load(Ordering::Relaxed) {
+            let welcome = self.seats.is_none_or(|seats| seats.free() > 0);
+            if self.alone.load(Ordering::Acquire) > 0 || welcome && self.helped.load(Ordering::Acquire) > 0 {
+                return;
+            }
+            for _ in 0..PAUSES {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// The error of what a shutdown ended.
+pub(crate) fn shut_down() -> Error {
+    Error::new(Code::Cancelled, Stage::Drain, "the engine was shut down")
+}
