@@ -241,6 +241,30 @@ fn a_scatter_that_is_stopped_does_not_land_after_the_return() {
 }
 
 #[test]
+fn a_scatter_for_a_peer_that_is_gone_is_stopped() {
+    let npu = software_npu(2);
+    let (mut a, mut b) = (Peer::start_with(&npu, Some(0), &SCARCE), Peer::start_with(&npu, Some(1), &SCARCE));
+    let (far, name) = (b.buffer(1, PAGE, 2), b.name());
+    let loose: u64 = a.must(&format!("alloc 0 {PAGE}")).parse().unwrap();
+    a.fill(loose, PAGE, 3);
+    a.must(&format!("transfer {}", moving("write", loose, &name, far, 65536, 65536, 0)));
+    b.fill(far, PAGE, 2);
+    b.fault("set copy=delay:4000");
+    let (before, start) = (b.count("aclrtMemcpyAsync"), Instant::now());
+    let _its_end_is_never_told =
+        a.begin(&format!("& transfer {}", moving("write", loose, &name, far, 65536, 65536, 60_000)));
+    b.wait_for_calls("aclrtMemcpyAsync", before);
+    a.signal("KILL");
+    // Long before the request's own time is over.
+    slots_are_free(&mut b);
+    b.fault("clear");
+    std::thread::sleep(Duration::from_millis(4300).saturating_sub(start.elapsed()));
+    assert!(b.holds(far, PAGE, 2), "a write of a peer that is gone landed");
+    b.must(&format!("unregister {far}"));
+    b.quit();
+}
+
+#[test]
 fn a_scatter_that_cannot_be_stopped_keeps_the_handle() {
     let (mut a, mut b, failure, loose, far, _) = late_scatter("set copy=stuck:3000@1", "200");
     assert_eq!(failure.code(), "still-running", "{failure:?}");

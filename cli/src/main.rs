@@ -4,6 +4,7 @@
 //! 1 something is wrong with what was asked about, 2 the command line is wrong.
 
 mod console;
+mod costs;
 mod doctor;
 mod peer;
 mod pool;
@@ -45,6 +46,12 @@ enum Command {
         /// Prints the section of the README.
         #[arg(long, conflicts_with_all = ["json", "all"])]
         markdown: bool,
+    },
+    /// Prints what transfers between NPUs are taken to cost, by which small blocks are gathered or not; with blocks, which
+    /// way they would go here, and by which numbers.
+    Costs {
+        #[command(flatten)]
+        question: costs::Question,
     },
     /// Asks whether the engine of a name (host:port) answers.
     Probe {
@@ -98,6 +105,7 @@ fn main() -> ExitCode {
         Command::Doctor { json, symbols } => doctor::run(json, symbols),
         Command::Env { markdown: true, .. } => variables::markdown(),
         Command::Env { json, all, .. } => variables::run(json, all),
+        Command::Costs { question } => costs::run(&question),
         Command::Probe { name } => peer::probe(&name),
         Command::MetadataServer { host, port, flags } => {
             let mut all: Vec<OsString> = vec![

@@ -424,7 +424,9 @@ mod tests {
         assert!(read(&[("MC_FORCE_TCP", "")]).0.force_tcp);
         assert!(read(&[("MC_FORCE_TCP", "0")]).0.force_tcp);
         assert!(read(&[("ASCEND_AGGREGATE_ENABLE", "1")]).0.ascend_aggregate);
-        assert!(!read(&[("ASCEND_AGGREGATE_ENABLE", "true")]).0.ascend_aggregate);
+        for other in ["", "0", "true", "on", "01", "11", " 1", "1 ", "2"] {
+            assert!(!read(&[("ASCEND_AGGREGATE_ENABLE", other)]).0.ascend_aggregate, "{other:?}");
+        }
         assert!(read(&[("HCCL_INTRA_ROCE_ENABLE", "1")]).0.intra_roce);
         assert!(!read(&[("HCCL_INTRA_ROCE_ENABLE", "0")]).0.intra_roce);
         assert_eq!(read(&[("HCCL_RDMA_TC", "100")]).0.rdma_traffic_class, Some(100));

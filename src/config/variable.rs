@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         let Some((name, text)) = self.raw(variable) else { return false };
         match variable.kind {
             Kind::Presence => true,
-            Kind::Exactly(on) => text.trim() == on,
+            Kind::Exactly(on) => text == on,
             Kind::NotZero => match text.trim().parse::<i64>() {
                 Ok(value) => value != 0,
                 Err(_) => {

@@ -33,7 +33,9 @@
 //! - A slot has one owner and a number that counts its uses; a request under another number is refused.
 //! - No step begins before the one ahead of it is over: a put is on memory before its scatter is asked for.
 //! - A request that must stop is over when its wire is quiet and the agent has answered.
-//! - A peer that is lost costs its requests, and the slots lent to it until the channels with it have ended.
+//! - A peer that is lost costs its requests, and the slots lent to it until the channels with it have ended. What its
+//!   agent was asked to scatter it stops when it sees the loss, or when the request's time is over: until then such a
+//!   write, which has failed here, may still land there.
 //!
 //! # Locks
 //!
@@ -348,12 +350,7 @@ impl Staged {
     /// What the choice of a route has to know about slots.
     #[must_use]
     pub fn slots(&self) -> Slots {
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        Slots {
-            slot_bytes: self.config.staged_slot_bytes,
-            count: count(route::LANES_PER_ROUTE).min(self.config.staged_slots.div_ceil(2)),
-            launchers: count(route::LANES_PER_ROUTE.min(agent::AGENT_THREADS)),
-        }
+        slots_of(&self.config)
     }
 
     /// Takes nothing more, and asks all threads to end.
@@ -452,6 +449,17 @@ impl Staged {
             .map_err(|error| no_thread(&error.to_string()))?;
         *lanes = lanes.saturating_add(1);
         Ok(())
+    }
+}
+
+/// What the choice of a route has to know about the slots that these settings make.
+#[must_use]
+pub fn slots_of(config: &Config) -> Slots {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Slots {
+        slot_bytes: config.staged_slot_bytes,
+        count: count(route::LANES_PER_ROUTE).min(config.staged_slots.div_ceil(2)),
+        launchers: count(route::LANES_PER_ROUTE.min(agent::AGENT_THREADS)),
     }
 }
 
