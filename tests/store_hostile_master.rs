@@ -60,6 +60,25 @@ fn a_corrupted_reply_is_an_error() {
 }
 
 #[test]
+fn a_read_that_outlasts_its_lease_is_done_again_a_few_times() {
+    for (over, expected, finds) in [(0, 5, 1), (1, 5, 2), (2, 5, 3), (3, -707, 3)] {
+        let master = FakeMaster::start(Lie::LeaseIsOver(over));
+        let store = Store::setup(options(&master.address, 16 * MIB)).unwrap();
+        let mut target = [0xa5_u8; 5];
+        let got = store.get_into(b"key", span(&target).0, 5);
+        target = std::hint::black_box(target);
+        assert_eq!(
+            got.as_ref()
+                .map_or_else(|failure| failure.code().0.into(), |bytes| i64::try_from(*bytes).unwrap()),
+            expected
+        );
+        assert_eq!(master.finds.load(Ordering::Relaxed), finds, "after {over} leases that were over");
+        assert!(got.is_err() || target == [0; 5], "the segment's bytes, which nobody wrote");
+        store.close();
+    }
+}
+
+#[test]
 fn a_master_that_is_not_there_is_an_error_in_time() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut options = options(&format!("127.0.0.1:{port}"), 0);

@@ -1,8 +1,9 @@
 //! Reading values: one call to the master and one engine batch, however many keys.
 //!
 //! The master's answer is a lease: for its time the object is not evicted. While a read runs longer, the leases are
-//! taken again, and a read whose lease ran out meanwhile is an error, since its bytes may be another object's. Of
-//! several replicas the nearest is read first, then the others.
+//! taken again. A read whose lease ran out all the same (this process or the master stood still) is done again, since
+//! its bytes may be another object's, and is an error after a few times. Of several replicas the nearest is read first,
+//! then the others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,9 @@ use crate::engine::Direction;
 
 /// Shortest time between two looks at the leases of a running read.
 const SHORTEST_LOOK: Duration = Duration::from_millis(2);
+
+/// How often the values whose lease ran out before they were read are read again.
+const MAX_RETRIES: u32 = 2;
 
 /// A replica that can be read.
 #[derive(Clone, Debug)]
@@ -110,6 +114,7 @@ impl Core {
             .filter(|index| found.get(*index).is_some_and(Result::is_ok))
             .map(|index| (index, 0))
             .collect();
+        let mut retries = 0;
         while !open.is_empty() {
             let moves: Vec<Move<'_>> = open
                 .iter()
@@ -130,10 +135,14 @@ impl Core {
             let mut run = Run { direction: Direction::Read, pause, during: &mut during };
             let moved = self.transfers.run(&moves, &mut run);
             let now = Instant::now();
-            let mut again = Vec::new();
+            let (mut again, mut late) = (Vec::new(), Vec::new());
             for ((index, next), moved) in open.into_iter().zip(moved) {
                 let Some(Ok(object)) = found.get(index) else { continue };
                 let result = match moved {
+                    Ok(()) if now >= object.until && retries < MAX_RETRIES => {
+                        late.push(index);
+                        continue;
+                    }
                     Ok(()) if now >= object.until => Err(ErrorCode::LEASE_EXPIRED.into()),
                     Ok(()) => Ok(targets.get(index).and_then(Pieces::length_bytes).unwrap_or(0)),
                     Err(error) if is_of_peer(&error) && next + 1 < object.sources.len() => {
@@ -147,12 +156,43 @@ impl Core {
                 }
             }
             open = again;
+            if !late.is_empty() {
+                retries += 1;
+                open.extend(self.find_again(keys, &late, &mut found, &mut results));
+            }
         }
         let lost = || Failure::from(ErrorCode::INTERNAL_ERROR);
         let results: Vec<_> =
             results.into_iter().map(|result| result.unwrap_or_else(|| Err(lost()))).collect();
         self.report(&results);
         results
+    }
+
+    /// Finds the values of these positions anew. Gives what is to be read; what cannot be gets its result.
+    fn find_again(
+        &self,
+        keys: &[&[u8]],
+        late: &[usize],
+        found: &mut [Outcome<Found>],
+        results: &mut [Option<Outcome<u64>>],
+    ) -> Vec<(usize, usize)> {
+        let own: Vec<&[u8]> = late.iter().filter_map(|index| keys.get(*index).copied()).collect();
+        let mut open = Vec::with_capacity(late.len());
+        for (&index, fresh) in late.iter().zip(self.find(&own)) {
+            let (Some(Ok(object)), Some(result)) = (found.get_mut(index), results.get_mut(index)) else {
+                continue;
+            };
+            match fresh {
+                Ok(fresh) if fresh.size == object.size => {
+                    *object = fresh;
+                    open.push((index, 0));
+                }
+                // Another value, for which the caller's memory was not measured.
+                Ok(_) => *result = Some(Err(ErrorCode::LEASE_EXPIRED.into())),
+                Err(failure) => *result = Some(Err(failure)),
+            }
+        }
+        open
     }
 
     /// Takes the leases of running reads again. One that cannot be had, or that came too late, is left to run out.

@@ -7,8 +7,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use mooncake_wire::codec::Map;
 use mooncake_wire::frame::{self, RequestHeader};
@@ -44,6 +44,8 @@ pub enum Lie {
     HugeCount,
     /// A replica at an endpoint that nobody has.
     Nowhere,
+    /// The mounted segment's first bytes, by a lease that is over at once; so often, and then by a good one.
+    LeaseIsOver(usize),
 }
 
 pub const LIES: [Lie; 12] = [
@@ -65,6 +67,17 @@ pub const LIES: [Lie; 12] = [
 pub struct FakeMaster {
     pub address: String,
     pub connections: Arc<AtomicUsize>,
+    /// How often a value was looked for.
+    pub finds: Arc<AtomicUsize>,
+}
+
+/// What the connections share.
+#[derive(Clone)]
+struct Memory {
+    lie: Lie,
+    finds: Arc<AtomicUsize>,
+    /// Endpoint and address of the mounted segment.
+    mounted: Arc<Mutex<Option<(String, u64)>>>,
 }
 
 impl FakeMaster {
@@ -73,17 +86,20 @@ impl FakeMaster {
         let address = listener.local_addr().unwrap().to_string();
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
+        let finds = Arc::new(AtomicUsize::new(0));
+        let memory = Memory { lie, finds: Arc::clone(&finds), mounted: Arc::default() };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 counted.fetch_add(1, Ordering::Relaxed);
-                std::thread::spawn(move || serve(stream.unwrap(), lie));
+                let memory = memory.clone();
+                std::thread::spawn(move || serve(stream.unwrap(), &memory));
             }
         });
-        Self { address, connections }
+        Self { address, connections, finds }
     }
 }
 
-fn serve(mut stream: TcpStream, lie: Lie) -> Option<()> {
+fn serve(mut stream: TcpStream, memory: &Memory) -> Option<()> {
     loop {
         let mut head = [0; RequestHeader::BYTES];
         stream.read_exact(&mut head).ok()?;
@@ -92,9 +108,9 @@ fn serve(mut stream: TcpStream, lie: Lie) -> Option<()> {
         stream.read_exact(&mut body).ok()?;
         let function = Function::from_id(header.function_id)?;
         let mut out = Vec::new();
-        match honest(function, &body, header.sequence, &mut out) {
+        match honest(function, &body, header.sequence, &mut out, memory) {
             Some(()) => stream.write_all(&out).ok()?,
-            None => lying(&mut stream, function, &body, header.sequence, lie)?,
+            None => lying(&mut stream, function, &body, header.sequence, memory)?,
         }
     }
 }
@@ -104,14 +120,18 @@ fn reply<'a, M: Method<'a>>(answer: M::Reply, sequence: u32, out: &mut Vec<u8>) 
 }
 
 /// The calls of a greeting, of a mount and of the heartbeat.
-fn honest(function: Function, body: &[u8], sequence: u32, out: &mut Vec<u8>) -> Option<()> {
+fn honest(function: Function, body: &[u8], sequence: u32, out: &mut Vec<u8>, memory: &Memory) -> Option<()> {
     match function {
         Function::ServiceReady => reply::<ServiceReady>(Ok("2.0.0".into()), sequence, out),
         Function::Ping => {
             let answer = PingAnswer { view_version: 0, client_status: PingAnswer::OK };
             reply::<Ping>(Ok(answer), sequence, out)
         }
-        Function::MountSegment => reply::<MountSegment>(Ok(()), sequence, out),
+        Function::MountSegment => {
+            let call: MountSegment = Profile::V0_3_13.decode_request(body).ok()?;
+            *memory.mounted.lock().unwrap() = Some((call.segment.te_endpoint, call.segment.base));
+            reply::<MountSegment>(Ok(()), sequence, out)
+        }
         Function::ReMountSegment => reply::<ReMountSegment>(Ok(()), sequence, out),
         Function::UnmountSegment => reply::<UnmountSegment>(Ok(()), sequence, out),
         Function::BatchGetReplicaList if keys(body) == 0 => {
@@ -134,23 +154,35 @@ fn starts(body: &[u8]) -> usize {
     Profile::V0_3_13.decode_request::<BatchPutStart>(body).map_or(0, |call| call.keys.len())
 }
 
-fn lying(stream: &mut TcpStream, function: Function, body: &[u8], sequence: u32, lie: Lie) -> Option<()> {
+fn lying(
+    stream: &mut TcpStream,
+    function: Function,
+    body: &[u8],
+    sequence: u32,
+    memory: &Memory,
+) -> Option<()> {
+    let lie = memory.lie;
     let mut out = Vec::new();
+    let mounted = memory.mounted.lock().unwrap().clone().filter(|_| matches!(lie, Lie::LeaseIsOver(_)));
+    let (endpoint, address) = mounted.unwrap_or_else(|| ("127.0.0.1:1".to_owned(), 4096));
     // The answer that would be right in shape.
     let replica = |size| Replica {
         id: 1,
         placement: Placement::Memory(Buffer {
             size,
-            address: 4096,
+            address,
             protocol: "tcp".into(),
-            endpoint: "127.0.0.1:1".into(),
+            endpoint: endpoint.as_str().into(),
         }),
         status: ReplicaStatus::Complete,
     };
     let fewer = usize::from(lie == Lie::TooFew);
     match function {
         Function::BatchGetReplicaList => {
-            let list = ReplicaList { replicas: vec![replica(5)], lease_ttl_ms: 10_000, checksum: None };
+            let finds = memory.finds.fetch_add(1, Ordering::Relaxed);
+            let lease_ttl_ms =
+                if matches!(lie, Lie::LeaseIsOver(times) if finds < times) { 0 } else { 10_000 };
+            let list = ReplicaList { replicas: vec![replica(5)], lease_ttl_ms, checksum: None };
             reply::<BatchGetReplicaList>(vec![Ok(list); keys(body) - fewer], sequence, &mut out)
         }
         Function::BatchPutStart => {
@@ -169,7 +201,7 @@ fn lying(stream: &mut TcpStream, function: Function, body: &[u8], sequence: u32,
         Lie::TooLong => out[8..12].copy_from_slice(&u32::MAX.to_le_bytes()),
         Lie::Truncated | Lie::HalfAndGone => out.truncate(out.len() - 1),
         Lie::Gone | Lie::Silence => out.clear(),
-        Lie::TooFew | Lie::Nowhere => {}
+        Lie::TooFew | Lie::Nowhere | Lie::LeaseIsOver(_) => {}
         Lie::Trailing => out.extend_from_slice(b"more"),
         Lie::HugeCount => {
             // The number of elements follows the type's hash.
