@@ -160,7 +160,7 @@ fn a_graceful_unmount_serves_to_the_end() {
     let state = state(Policy::default());
     state.remount(&[segment(1, "a", MIB)], uuid(9), Moment(1)).expect("mount");
     put(&state, uuid(1), b"k", 64, &ReplicateConfig::default(), Moment(2)).expect("space");
-    assert_eq!(state.unmount_later(uuid(1), uuid(8), 100, Moment(3)), Err(ErrorCode::SEGMENT_NOT_FOUND));
+    assert_eq!(state.unmount_later(uuid(1), uuid(8), 100, Moment(3)), Err(ErrorCode::INVALID_PARAMS));
     state.unmount_later(uuid(1), uuid(9), 1000, Moment(3)).expect("leaving");
     assert_eq!(state.segment_status("a").expect("known").upstream(), (4, "GRACEFULLY_UNMOUNTING"));
     let refused = put(&state, uuid(1), b"n", 64, &ReplicateConfig::default(), Moment(4));

@@ -60,7 +60,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/api/v1/drain_jobs/query", get(not_offered))
         .route("/api/v1/drain_jobs/cancel", post(not_offered))
         .route("/api/v1/tenant_quotas", get(not_offered).put(not_offered).delete(not_offered))
-        .fallback(async || (StatusCode::NOT_FOUND, text("404 Not Found")))
+        .fallback(nothing)
+        .method_not_allowed_fallback(nothing)
         .with_state(admin)
 }
 
@@ -82,6 +83,10 @@ fn answer(status: StatusCode, body: Value) -> Response {
 
 fn failed(status: StatusCode, code: mooncake_wire::ErrorCode) -> Response {
     answer(status, json!({"success": false, "error_code": code.0, "error_message": code.name()}))
+}
+
+async fn nothing() -> (StatusCode, Response) {
+    (StatusCode::NOT_FOUND, text("404 Not Found"))
 }
 
 async fn health() -> Response {

@@ -27,9 +27,8 @@ fn buffers(replicas: &[Replica]) -> Vec<Value> {
 }
 
 pub(super) async fn key(State(admin): Shared, Query(parameters): Parameters) -> Response {
-    let Some(key) = parameters.get("key") else {
-        return failed(StatusCode::BAD_REQUEST, ErrorCode::INVALID_PARAMS);
-    };
+    // No key is the empty one, which nobody can put.
+    let key = parameters.get("key").map(String::as_str).unwrap_or_default();
     match admin.state.inspect(key.as_bytes()) {
         Ok(replicas) => found(json!({"success": true, "data": buffers(&replicas)})),
         Err(code) => failed(StatusCode::NOT_FOUND, code),
@@ -51,7 +50,8 @@ pub(super) async fn keys(State(admin): Shared, Query(parameters): Parameters) ->
         data.insert(key.to_owned(), entry);
     }
     if data.is_empty() {
-        return failed(StatusCode::BAD_REQUEST, ErrorCode::INVALID_PARAMS);
+        let error = "No keys provided. Use ?keys=key1,key2,...";
+        return answer(StatusCode::BAD_REQUEST, json!({"success": false, "error": error}));
     }
     found(json!({"success": true, "data": data}))
 }
@@ -79,6 +79,20 @@ pub(super) async fn all_segments(State(admin): Shared) -> Response {
     text(names.iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
+/// A number as C++ streams print it: six digits that count, no zeros after them.
+fn six_digits(value: f64) -> String {
+    // A segment is at least a byte and less than 2^64: 1e-9 to 2e10 GiB.
+    let decimals = (0..=15usize).rev().find(|digits| {
+        let shifted = value * 10f64.powi(i32::try_from(*digits).unwrap_or(0));
+        shifted < 999_999.5
+    });
+    let text = format!("{value:.*}", decimals.unwrap_or(0));
+    match text.split_once('.') {
+        Some(_) => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        None => text,
+    }
+}
+
 pub(super) async fn segments_detail(State(admin): Shared) -> Response {
     #[expect(clippy::cast_precision_loss, reason = "for people to read")]
     let detail = |segment: &std::sync::Arc<crate::state::segment::Segment>| {
@@ -89,7 +103,7 @@ pub(super) async fn segments_detail(State(admin): Shared) -> Response {
             "client_id": segment.client.to_string(),
             "base_address": format!("{:#x}", segment.base),
             "size_bytes": segment.size,
-            "size_human": format!("{:.4} GiB", segment.size as f64 / f64::from(1u32 << 30)),
+            "size_human": format!("{} GiB", six_digits(segment.size as f64 / f64::from(1u32 << 30))),
             "te_endpoint": &*segment.endpoint,
             "protocol": &*segment.protocol,
             "status": segment.status().upstream().1,
@@ -119,22 +133,21 @@ pub(super) async fn segment(State(admin): Shared, Query(parameters): Parameters)
 
 pub(super) async fn segment_status(State(admin): Shared, Query(parameters): Parameters) -> Response {
     let Some(name) = parameters.get("segment").filter(|name| !name.is_empty()) else {
-        return failed(StatusCode::BAD_REQUEST, ErrorCode::INVALID_PARAMS);
+        let message = "Missing segment query parameter";
+        let code = ErrorCode::INVALID_PARAMS.0;
+        let body = json!({"success": false, "error_code": code, "error_message": message});
+        return answer(StatusCode::BAD_REQUEST, body);
     };
-    let (status, outcome) = match admin.state.segment_status(name) {
-        Ok(status) => (status.upstream(), Ok(())),
-        Err(code) => ((0, "UNDEFINED"), Err(code)),
-    };
-    let code = outcome.err().unwrap_or(ErrorCode::OK);
-    let message = if outcome.is_ok() { "" } else { code.name() };
-    let http = if outcome.is_ok() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    answer(
-        http,
-        json!({
-            "success": outcome.is_ok(), "segment": name, "status": status.0, "status_name": status.1,
-            "error_code": code.0, "error_message": message,
-        }),
-    )
+    match admin.state.segment_status(name) {
+        Ok(status) => {
+            let (status, status_name) = status.upstream();
+            found(json!({
+                "success": true, "segment": name, "status": status, "status_name": status_name,
+                "error_code": 0, "error_message": "",
+            }))
+        }
+        Err(code) => failed(StatusCode::NOT_FOUND, code),
+    }
 }
 
 pub(super) async fn remove_all(State(admin): Shared, Query(parameters): Parameters) -> Response {
@@ -142,4 +155,23 @@ pub(super) async fn remove_all(State(admin): Shared, Query(parameters): Paramete
     let removed = admin.state.remove_all(force, admin.clock.now());
     admin.state.flush();
     found(json!({"success": true, "removed_count": removed}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::six_digits;
+
+    #[test]
+    fn numbers_as_streams_print_them() {
+        for (value, text) in [
+            (0.0625, "0.0625"),
+            (0.000_976_562_5, "0.000976562"),
+            (28.0, "28"),
+            (27.939_677_238, "27.9397"),
+            (1024.0, "1024"),
+            (123_456.78, "123457"),
+        ] {
+            assert_eq!(six_digits(value), text);
+        }
+    }
 }

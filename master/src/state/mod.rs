@@ -294,7 +294,7 @@ impl State {
     /// Takes a segment back after a time in which it takes no new puts.
     ///
     /// # Errors
-    /// `SEGMENT_NOT_FOUND`.
+    /// `INVALID_PARAMS` if the client lends no such segment, which is upstream's code for it.
     pub fn unmount_later(&self, segment: Uuid, client: Uuid, grace_ms: u64, now: Moment) -> Outcome<()> {
         self.pool.leave(segment, client, now.after_ms(grace_ms))
     }

@@ -272,7 +272,7 @@ impl Pool {
         let mut inner = self.inner.lock();
         let segment = inner.segments.get(&id).filter(|segment| segment.client == client && segment.serves());
         let Some(segment) = segment else {
-            return Err(ErrorCode::SEGMENT_NOT_FOUND);
+            return Err(ErrorCode::INVALID_PARAMS);
         };
         segment.set_status(SegmentStatus::Leaving);
         inner.leaving.push((at, id));

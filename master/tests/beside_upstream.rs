@@ -1,0 +1,675 @@
+//! The same calls, requests and flags at our master and at upstream's: what one answers the other answers.
+//!
+//! `golden/calls.txt` is what upstream's released masters were seen to answer. Ours is held to it always, theirs where
+//! the wheel can be had, which says that the file is still right. Where ours differs on purpose it is in `DIFFERENCES`.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers outside of test functions
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use common::{Client, MIB, Master, http, segment, uuid};
+use mooncake_master::flags::{FLAGS, Support};
+use mooncake_test_support::{peers, skip, wait_until};
+use mooncake_wire::method::*;
+use mooncake_wire::model::{
+    ObjectMeta, Placement, Replica, ReplicaType, ReplicateConfig, Segment, SoftPinAction, Tenant,
+};
+use mooncake_wire::{Outcome, Profile, RpcError};
+use serde_json::Value;
+
+const GOLDEN: &str = include_str!("golden/calls.txt");
+
+/// The default of older releases is another.
+const LEASE: &str = "--default_kv_lease_ttl=10000";
+
+/// Calls that ours answers otherwise: the label, our answer, and why.
+const DIFFERENCES: &[(&str, &str, &str)] = &[];
+
+/// Upstream's master as a child process.
+struct Upstream {
+    child: Child,
+    rpc: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Upstream {
+    /// A master of this release on ports of its own; none if there is no wheel.
+    fn start(release: &str, flags: &[&str]) -> Option<Self> {
+        let directory = wheel(release)?;
+        // A port that is free now may be taken before the master has it: then another pair is tried.
+        for _ in 0..5 {
+            let held: Vec<TcpListener> =
+                (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("port")).collect();
+            let [rpc, admin]: [SocketAddr; 2] =
+                std::array::from_fn(|index| held[index].local_addr().expect("address"));
+            drop(held);
+            let child = peers::master(&directory, release)
+                .args([format!("--rpc_port={}", rpc.port()), format!("--metrics_port={}", admin.port())])
+                .args(["--rpc_address=127.0.0.1"])
+                .args(flags)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("upstream's master");
+            let mut master = Self { child, rpc, admin };
+            let mut ended = false;
+            let up = wait_until(Duration::from_secs(20), || {
+                ended = master.child.try_wait().expect("state").is_some();
+                ended || (TcpStream::connect(rpc).is_ok() && TcpStream::connect(admin).is_ok())
+            });
+            if up && !ended {
+                return Some(master);
+            }
+        }
+        panic!("upstream's master {release} did not start");
+    }
+}
+
+fn wheel(release: &str) -> Option<std::path::PathBuf> {
+    let directory = peers::directory(release);
+    if directory.is_none() {
+        skip(&format!("no usable wheel of upstream {release}; tests/interop/make_peers.sh makes one"));
+    }
+    directory
+}
+
+/// What was answered, one line a call: no ids and no addresses.
+struct Transcript {
+    client: Client,
+    lines: Vec<String>,
+}
+
+fn spelled(replica: &Replica) -> String {
+    let Placement::Memory(buffer) = &replica.placement else { panic!("{replica:?}") };
+    format!("{}@{}/{}:{:?}", buffer.size, buffer.endpoint, buffer.protocol, replica.status)
+}
+
+fn replicas(answer: Outcome<Vec<Replica>>) -> Outcome<Vec<String>> {
+    answer.map(|replicas| {
+        let mut spelled: Vec<String> = replicas.iter().map(spelled).collect();
+        spelled.sort();
+        spelled
+    })
+}
+
+fn lists(answers: Vec<Outcome<Vec<Replica>>>) -> Vec<Outcome<Vec<String>>> {
+    answers.into_iter().map(replicas).collect()
+}
+
+impl Transcript {
+    fn say<'a, M: Method<'a>, T: Debug>(
+        &mut self,
+        label: &str,
+        method: &M,
+        told: impl FnOnce(M::Reply) -> T,
+    ) {
+        let answer: Result<M::Reply, RpcError> = self.client.call(method);
+        let line = match answer {
+            Ok(reply) => format!("{:?}", told(reply)),
+            Err(error) => format!("RPC error {}", error.code),
+        };
+        self.lines.push(format!("{label}: {}", line.replace("ErrorCode", "")));
+    }
+
+    fn same<'a, M: Method<'a>>(&mut self, label: &str, method: &M)
+    where
+        M::Reply: Debug,
+    {
+        self.say(label, method, |reply| reply);
+    }
+}
+
+fn config(change: impl FnOnce(&mut ReplicateConfig)) -> ReplicateConfig {
+    let mut config = ReplicateConfig::default();
+    change(&mut config);
+    config
+}
+
+/// Every call with a meaning, its refusals first.
+fn script(address: SocketAddr, profile: Profile) -> Vec<String> {
+    let client = Client::connect(address, profile).expect("connect");
+    let mut at = Transcript { client, lines: Vec::new() };
+    let (mine, other) = (uuid(11), uuid(12));
+    let tenant = Tenant::default();
+    // Ends of what is lent, so that nobody can have both.
+    let lent = |number: u64, name: &str| segment(number, name, 16 * MIB);
+    start_and_mount(&mut at, lent);
+
+    at.same("nothing is there", &ExistKey { key: b"k", tenant });
+    at.say("get what is not there", &GetReplicaList { key: b"k", tenant }, |answer| answer.map(|_| ()));
+    at.same("remove what is not there", &Remove { key: b"k", force: false, tenant });
+    let start = |key: &'static [u8], length, config: ReplicateConfig| PutStart {
+        client: mine,
+        key,
+        length,
+        config,
+        tenant,
+    };
+    let plain = ReplicateConfig::default;
+    at.say("put without a key", &start(b"", 1, plain()), replicas);
+    at.say("put of nothing", &start(b"k", 0, plain()), replicas);
+    at.say("put without replicas", &start(b"k", 1, config(|config| config.replica_num = 0)), replicas);
+    at.say("put of more than there is", &start(b"k", 1 << 40, plain()), replicas);
+    at.say("put", &start(b"k", 1000, config(|config| config.preferred_segment = "a".into())), replicas);
+    at.say("put again", &start(b"k", 1000, plain()), replicas);
+    at.same("exists while it is written", &ExistKey { key: b"k", tenant });
+    at.say("get while it is written", &GetReplicaList { key: b"k", tenant }, |answer| answer.map(|_| ()));
+    at.same("remove while it is written", &Remove { key: b"k", force: false, tenant });
+    at.same("remove by force while it is written", &Remove { key: b"k", force: true, tenant });
+    at.same("remove all while it is written", &RemoveAll { force: true, tenant });
+    let end = |client, key: &'static [u8], replica_type| PutEnd {
+        client,
+        object: ObjectMeta { key, checksum: None },
+        replica_type,
+        tenant,
+    };
+    at.same("end of another", &end(other, b"k", ReplicaType::ALL));
+    at.same("end of what is not there", &end(mine, b"none", ReplicaType::ALL));
+    at.same("end", &end(mine, b"k", ReplicaType::ALL));
+    at.same("end again", &end(mine, b"k", ReplicaType::ALL));
+    let revoke =
+        |client, key: &'static [u8]| PutRevoke { client, key, replica_type: ReplicaType::ALL, tenant };
+    at.same("revoke when it is over", &revoke(mine, b"k"));
+    at.say("get", &GetReplicaList { key: b"k", tenant }, |answer| {
+        answer.map(|list| (replicas(Ok(list.replicas)), list.lease_ttl_ms))
+    });
+    at.same("exists", &ExistKey { key: b"k", tenant });
+    at.same("remove under lease", &Remove { key: b"k", force: false, tenant });
+    at.same("remove by pattern under lease", &RemoveByRegex { pattern: b"^k$", force: false, tenant });
+    at.same("remove all under lease", &RemoveAll { force: false, tenant });
+    at.same("remove by force", &Remove { key: b"k", force: true, tenant });
+    at.same("remove twice", &Remove { key: b"k", force: true, tenant });
+
+    at.say(
+        "put to be revoked",
+        &start(b"r", 10, config(|config| config.preferred_segment = "b".into())),
+        replicas,
+    );
+    at.same("revoke of another", &revoke(other, b"r"));
+    at.same("revoke of what is not there", &revoke(mine, b"none"));
+    at.same("revoke", &revoke(mine, b"r"));
+    at.same("revoke twice", &revoke(mine, b"r"));
+    at.say("put of two of three", &start(b"two", 10, config(|config| config.replica_num = 3)), replicas);
+    at.same("end of both", &end(mine, b"two", ReplicaType::MEMORY));
+    let listed = |config: &mut ReplicateConfig| config.preferred_segments = vec!["none".into(), "b".into()];
+    at.say("put by a list of preferences", &start(b"listed", 10, config(listed)), replicas);
+    at.same("end by a list", &end(mine, b"listed", ReplicaType::ALL));
+    batches(&mut at);
+    upserts(&mut at);
+    patterns_and_segments(&mut at, lent);
+    at.lines
+}
+
+fn start_and_mount(at: &mut Transcript, lent: impl Fn(u64, &str) -> Segment) {
+    let mine = uuid(11);
+    at.same("ready", &ServiceReady {});
+    at.same("file system", &GetFsdir {});
+    at.same("storage", &GetStorageConfig {});
+    at.say("ping of a stranger", &Ping { client: mine }, |answer| answer.map(|answer| answer.client_status));
+    let nowhere = Segment { base: 0, ..lent(1, "a") };
+    let empty = Segment { size: 0, ..lent(1, "a") };
+    at.same("mount without address", &MountSegment { segment: nowhere, client: mine });
+    at.same("mount without length", &MountSegment { segment: empty, client: mine });
+    at.same("mount", &MountSegment { segment: lent(1, "a"), client: mine });
+    at.same("mount again", &MountSegment { segment: lent(1, "a"), client: mine });
+    at.say("ping before the remount", &Ping { client: mine }, |answer| {
+        answer.map(|answer| answer.client_status)
+    });
+    let segments = vec![lent(1, "a"), lent(2, "b")];
+    at.same("remount", &ReMountSegment { segments: segments.clone(), client: mine });
+    at.same("remount again", &ReMountSegment { segments, client: mine });
+    // The master takes its note of the remount within a second.
+    let seen = wait_until(Duration::from_secs(20), || {
+        at.client.call(&Ping { client: mine }).expect("call").expect("ping").client_status == 1
+    });
+    assert!(seen, "the client is known");
+    at.same("tasks", &FetchTasks { client: mine, limit: 16 });
+}
+
+fn batches(at: &mut Transcript) {
+    let (mine, other, tenant) = (uuid(11), uuid(12), Tenant::default());
+    let on_a = config(|config| config.preferred_segment = "a".into());
+    let keys: Vec<&[u8]> = vec![b"a", b"", b"b", b"a", b"c"];
+    let begin = |keys: Vec<&'static [u8]>, lengths: Vec<u64>, config: ReplicateConfig| BatchPutStart {
+        client: mine,
+        keys,
+        lengths,
+        config,
+        tenant,
+    };
+    at.say("batch put", &begin(keys, vec![100, 100, 0, 100, 300], on_a.clone()), lists);
+    at.say("batch put of too few lengths", &begin(vec![b"x", b"y"], vec![1], on_a), |answer| answer.len());
+    at.say("batch put of nothing", &begin(vec![], vec![], ReplicateConfig::default()), lists);
+    let metas = |keys: &[&'static [u8]]| -> Vec<ObjectMeta<'static>> {
+        keys.iter().map(|key| ObjectMeta { key, checksum: None }).collect()
+    };
+    let end = |client, keys: &[&'static [u8]]| BatchPutEnd {
+        client,
+        objects: metas(keys),
+        replica_type: ReplicaType::ALL,
+        tenant,
+    };
+    at.same("batch end of another", &end(other, &[b"a"]));
+    at.same("batch end", &end(mine, &[b"a", b"none", b"a"]));
+    let revoke = |keys: Vec<&'static [u8]>| BatchPutRevoke {
+        client: mine,
+        keys,
+        replica_type: ReplicaType::ALL,
+        tenant,
+    };
+    at.same("batch revoke", &revoke(vec![b"a", b"none", b"c", b"c"]));
+    let keys: Vec<&[u8]> = vec![b"a", b"c", b"none"];
+    at.same("batch exists", &BatchExistKey { keys: keys.clone(), tenant });
+    at.say("batch get", &BatchGetReplicaList { keys, tenant }, |answers| {
+        answers.into_iter().map(|answer| answer.map(|list| replicas(Ok(list.replicas)))).collect::<Vec<_>>()
+    });
+    at.same("batch exists of nothing", &BatchExistKey { keys: vec![], tenant });
+    at.same("batch remove", &BatchRemove { keys: vec![b"a", b"none"], force: false, tenant });
+    at.same("batch remove by force", &BatchRemove { keys: vec![b"a", b"none", b"a"], force: true, tenant });
+}
+
+fn upserts(at: &mut Transcript) {
+    let (mine, other, tenant) = (uuid(11), uuid(12), Tenant::default());
+    let on_a = config(|config| config.preferred_segment = "a".into());
+    let start = |client, length| UpsertStart { client, key: b"u", length, config: on_a.clone(), tenant };
+    let end = |client| UpsertEnd {
+        client,
+        object: ObjectMeta { key: b"u", checksum: None },
+        replica_type: ReplicaType::ALL,
+        tenant,
+    };
+    at.say("upsert of nothing", &start(mine, 0), replicas);
+    at.say("upsert of a new key", &start(mine, 100), replicas);
+    at.same("upsert's end of another", &end(other));
+    at.same("upsert's end", &end(mine));
+    at.say("upsert of the same length", &start(mine, 100), replicas);
+    at.same("exists during an upsert", &ExistKey { key: b"u", tenant });
+    at.same("the second upsert's end", &end(mine));
+    at.say("upsert of another length", &start(mine, 200), replicas);
+    at.same("the third upsert's end", &end(mine));
+    at.say("get of the last value", &GetReplicaList { key: b"u", tenant }, |answer| {
+        answer.map(|list| replicas(Ok(list.replicas)))
+    });
+    let revoke = |client| UpsertRevoke { client, key: b"u", replica_type: ReplicaType::ALL, tenant };
+    at.same("upsert's revoke when it is over", &revoke(mine));
+    let batch = BatchUpsertStart {
+        client: mine,
+        keys: vec![b"v", b"", b"w"],
+        lengths: vec![10, 10, 20],
+        config: on_a.clone(),
+        tenant,
+    };
+    at.say("batch upsert", &batch, lists);
+    let objects = vec![ObjectMeta { key: b"v", checksum: None }, ObjectMeta { key: b"none", checksum: None }];
+    at.same("batch upsert's end", &BatchUpsertEnd { client: mine, objects, tenant });
+    at.same("batch upsert's revoke", &BatchUpsertRevoke { client: mine, keys: vec![b"w", b"none"], tenant });
+}
+
+fn patterns_and_segments(at: &mut Transcript, lent: impl Fn(u64, &str) -> Segment) {
+    let (mine, other, tenant) = (uuid(11), uuid(12), Tenant::default());
+    let find = |pattern: &'static [u8]| GetReplicaListByRegex { pattern, tenant };
+    let found = |answer: Outcome<mooncake_wire::codec::Map<Box<[u8]>, Vec<Replica>>>| {
+        answer.map(|found| {
+            let mut keys: Vec<_> = found
+                .0
+                .into_iter()
+                .map(|(key, list)| (String::from_utf8_lossy(&key).into_owned(), replicas(Ok(list))))
+                .collect();
+            keys.sort();
+            keys
+        })
+    };
+    at.say("find anywhere in a key", &find(b"w"), found);
+    at.say("find nothing", &find(b"^w$"), found);
+    at.say("find by a bad pattern", &find(b"("), found);
+    at.same("remove by a bad pattern", &RemoveByRegex { pattern: b"(", force: true, tenant });
+    let clear = |client, name: &str| BatchReplicaClear {
+        keys: vec![b"two", b"none", b"u"],
+        client,
+        segment_name: name.to_owned(),
+    };
+    let names = |answer: Outcome<Vec<Box<[u8]>>>| {
+        answer
+            .map(|keys| keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>())
+    };
+    at.say("clear what another owns", &clear(other, ""), names);
+    at.say("clear what is leased", &clear(mine, ""), names);
+    at.say("hosts", &BatchQueryIp { clients: vec![mine, other] }, |answer| {
+        answer.map(|map| {
+            let mut hosts: Vec<String> = map.0.into_iter().flat_map(|(_, hosts)| hosts).collect();
+            hosts.sort();
+            hosts
+        })
+    });
+    at.same("state of a segment", &QuerySegmentStatus { name: "a".into() });
+    at.same("state of no segment", &QuerySegmentStatus { name: "none".into() });
+    at.same("remove by pattern", &RemoveByRegex { pattern: b"^[uv]", force: true, tenant });
+    at.same("unmount of what is not there", &UnmountSegment { segment: uuid(77), client: mine });
+    at.same("unmount", &UnmountSegment { segment: lent(2, "b").id, client: mine });
+    at.say("the other replica is left", &GetReplicaList { key: b"two", tenant }, |answer| {
+        answer.map(|list| replicas(Ok(list.replicas)))
+    });
+    at.same("what was there only is gone", &ExistKey { key: b"listed", tenant });
+    // Upstream may count an object whose segment has just gone.
+    at.say("remove all", &RemoveAll { force: true, tenant }, |count| count > 0);
+}
+
+/// Calls that only the newest release can spell.
+fn newest(address: SocketAddr) -> Vec<String> {
+    let client = Client::connect(address, Profile::V0_3_13).expect("connect");
+    let mut at = Transcript { client, lines: Vec::new() };
+    let (mine, tenant) = (uuid(21), Tenant::default());
+    at.same("0.3.13 mount", &ReMountSegment { segments: vec![segment(3, "c", 16 * MIB)], client: mine });
+    let start = |keys: Vec<&'static [u8]>, config: ReplicateConfig| BatchPutStart {
+        client: mine,
+        lengths: vec![10; keys.len()],
+        keys,
+        config: ReplicateConfig { preferred_segment: "c".into(), ..config },
+        tenant,
+    };
+    let groups = |groups: &[&str]| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        config(|config| config.group_ids = Some(groups))
+    };
+    at.say("0.3.13 groups of some keys", &start(vec![b"g1", b"g2"], groups(&["g"])), lists);
+    at.say("0.3.13 groups of all keys", &start(vec![b"g1", b"g2"], groups(&["g", "h"])), lists);
+    let ttl = |action, ttl_ms| {
+        config(|config| {
+            config.soft_pin_action = action;
+            config.soft_pin_ttl_ms = ttl_ms;
+        })
+    };
+    at.say("0.3.13 pin without saying so", &start(vec![b"p1"], ttl(SoftPinAction::Preserve, Some(5))), lists);
+    at.say("0.3.13 pin for too long", &start(vec![b"p2"], ttl(SoftPinAction::Enable, Some(u64::MAX))), lists);
+    at.say("0.3.13 pin", &start(vec![b"p3"], ttl(SoftPinAction::Enable, Some(60_000))), lists);
+    let end = |key: &'static [u8], checksum| PutEnd {
+        client: mine,
+        object: ObjectMeta { key, checksum },
+        replica_type: ReplicaType::ALL,
+        tenant,
+    };
+    at.same("0.3.13 end with a checksum", &end(b"p3", Some(42)));
+    at.say("0.3.13 get with a checksum", &GetReplicaList { key: b"p3", tenant }, |answer| {
+        answer.map(|list| list.checksum)
+    });
+    at.same("0.3.13 state by id", &QuerySegmentStatusById { segment: segment(3, "c", MIB).id });
+    at.same("0.3.13 state by no id", &QuerySegmentStatusById { segment: uuid(99) });
+    let leave = |number| GracefulUnmountSegment { segment: uuid(number), client: mine, grace_ms: 60_000 };
+    at.same("0.3.13 leave of what is not there", &leave(99));
+    at.same("0.3.13 leave", &leave(3));
+    at.same("0.3.13 state of what leaves", &QuerySegmentStatus { name: "c".into() });
+    at.lines
+}
+
+fn ours() -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for profile in Profile::ALL {
+        let master = Master::start(&[LEASE]);
+        let mut lines = script(master.rpc, *profile);
+        if *profile == Profile::V0_3_13 {
+            lines.extend(newest(master.rpc));
+        }
+        all.insert(profile.release().to_owned(), lines);
+    }
+    all
+}
+
+/// The lines of the golden file, by release.
+fn golden() -> BTreeMap<String, Vec<String>> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut release = String::new();
+    for line in GOLDEN.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        match line.strip_prefix("release ") {
+            Some(name) => name.clone_into(&mut release),
+            None => all.entry(release.clone()).or_default().push(line.to_owned()),
+        }
+    }
+    all
+}
+
+fn compare(who: &str, got: &[String], expected: &[String]) {
+    let missing: Vec<_> = expected.iter().filter(|line| !got.contains(line)).collect();
+    let more: Vec<_> = got.iter().filter(|line| !expected.contains(line)).collect();
+    assert!(got == expected, "{who}\n expected and not answered: {missing:#?}\n answered: {more:#?}");
+}
+
+#[test]
+fn ours_answers_what_upstreams_was_seen_to_answer() {
+    let golden = golden();
+    let mut used = BTreeSet::new();
+    for (release, got) in ours() {
+        let expected: Vec<String> = golden[&release]
+            .iter()
+            .map(|line| {
+                let label = line.split_once(": ").map_or(line.as_str(), |(label, _)| label);
+                match DIFFERENCES.iter().find(|(known, _, _)| *known == label) {
+                    Some((label, answer, _)) => {
+                        used.insert(*label);
+                        format!("{label}: {answer}")
+                    }
+                    None => line.clone(),
+                }
+            })
+            .collect();
+        compare(&release, &got, &expected);
+    }
+    assert_eq!(used.len(), DIFFERENCES.len(), "each difference is one");
+}
+
+#[test]
+fn upstreams_masters_answer_what_the_golden_file_says() {
+    let golden = golden();
+    let mut all = BTreeMap::new();
+    for profile in Profile::ALL {
+        let release = format!("{}.post1", profile.release());
+        let Some(master) = Upstream::start(&release, &[LEASE]) else { continue };
+        let mut lines = script(master.rpc, *profile);
+        if *profile == Profile::V0_3_13 {
+            lines.extend(newest(master.rpc));
+        }
+        println!("release {}\n{}\n", profile.release(), lines.join("\n"));
+        all.insert(profile.release(), lines);
+    }
+    for (release, lines) in all {
+        compare(release, &lines, &golden[release]);
+    }
+}
+
+/// Name and default of each flag that a help text of gflags lists.
+fn listed_flags(help: &str) -> BTreeMap<String, String> {
+    let mut flags = BTreeMap::new();
+    let mut entry = String::new();
+    for line in help.lines() {
+        let text = line.trim();
+        if line.starts_with("    -") || text.starts_with("Flags from ") {
+            entry.clear();
+        }
+        entry.push(' ');
+        entry.push_str(text);
+        let Some((name, default)) = entry.trim().strip_prefix('-').and_then(|entry| {
+            Some((
+                entry.split_once(" (")?.0,
+                entry.rsplit_once(" default: ").filter(|_| entry.contains(" type: "))?.1,
+            ))
+        }) else {
+            continue;
+        };
+        flags.insert(name.to_owned(), default.trim_matches('"').to_owned());
+    }
+    flags
+}
+
+#[test]
+fn every_flag_of_upstreams_master_is_known_and_has_its_default() {
+    let Some(directory) = wheel("0.3.13.post1") else { return };
+    let help = peers::master(&directory, "0.3.13.post1").arg("--help").output().expect("help");
+    let theirs = listed_flags(&String::from_utf8_lossy(&help.stdout));
+    assert!(theirs.len() > 100, "{} flags", theirs.len());
+    // Flags about flags are no settings.
+    let about = ["flagfile", "fromenv", "tryfromenv", "undefok", "version"];
+    let equal = |left: &str, right: &str| match (left.parse::<f64>(), right.parse::<f64>()) {
+        (Ok(left), Ok(right)) => (left - right).abs() < 1e-12,
+        _ => left == right,
+    };
+    for (name, default) in &theirs {
+        if about.contains(&name.as_str()) || name.starts_with("help") {
+            continue;
+        }
+        let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else { panic!("--{name} is not known") };
+        assert!(equal(flag.default, default), "--{name}: {} and theirs {default}", flag.default);
+    }
+    // What only ours has is offered.
+    for flag in FLAGS.iter().filter(|flag| !theirs.contains_key(flag.name)) {
+        let newer_log = flag.name == "timestamp_in_logfile_name";
+        assert!(newer_log || flag.support == Support::Offered, "--{} is whose?", flag.name);
+    }
+}
+
+/// The exit code as a shell tells it.
+fn exit_code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0))
+}
+
+#[test]
+fn a_start_that_fails_has_upstreams_exit_code() {
+    let Some(directory) = wheel("0.3.13.post1") else { return };
+    let files = tempfile::tempdir().expect("directory");
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).expect("file");
+        path.display().to_string()
+    };
+    let (other, broken) = (file("a.toml", "rpc_port = 1"), file("b.json", "{"));
+    let taken = TcpListener::bind("0.0.0.0:0").expect("port");
+    let taken = taken.local_addr().expect("address").port();
+    for line in [
+        "--help".to_owned(),
+        "--version".to_owned(),
+        "--bogus=1".to_owned(),
+        "--rpc_port=x".to_owned(),
+        "--rpc_port".to_owned(),
+        "--enable_metric_reporting=maybe".to_owned(),
+        "--eviction_ratio=1.5".to_owned(),
+        "--eviction_high_watermark_ratio=1.5".to_owned(),
+        "--default_kv_lease_ttl=10q".to_owned(),
+        "--default_kv_soft_pin_ttl=25h".to_owned(),
+        "--put_start_release_timeout_sec=30".to_owned(),
+        "--memory_allocator=slab".to_owned(),
+        "--rpc_interface=none0".to_owned(),
+        "--flagfile=/nowhere/flags".to_owned(),
+        "--fromenv=rpc_port".to_owned(),
+        "--config_path=/nowhere/master.yaml".to_owned(),
+        format!("--config_path={other}"),
+        format!("--config_path={broken}"),
+        format!("--metrics_port={taken}"),
+    ] {
+        let run = |mut command: Command| {
+            let words = line.split(' ').chain(["--rpc_address=127.0.0.1"]).filter(|_| line != "--rpc_port");
+            command.args(words).args(Some(&line).filter(|line| *line == "--rpc_port"));
+            exit_code(&command.stdin(Stdio::null()).output().expect("master"))
+        };
+        let ours = run(Command::new(env!("CARGO_BIN_EXE_mooncake_master")));
+        let mut bounded = Command::new("timeout");
+        let theirs = peers::master(&directory, "0.3.13.post1");
+        bounded.arg("30").arg(theirs.get_program());
+        for (name, value) in theirs.get_envs() {
+            bounded.env(name, value.unwrap_or_default());
+        }
+        assert_eq!(ours, run(bounded), "{line}");
+    }
+}
+
+/// One object that is readable, one that is being written.
+fn little(address: SocketAddr) {
+    let mut client = Client::connect(address, Profile::V0_3_13).expect("connect");
+    let (mine, tenant) = (uuid(1), Tenant::default());
+    let segments = vec![segment(1, "s", MIB)];
+    client.call(&ReMountSegment { segments, client: mine }).expect("call").expect("mount");
+    for key in [b"k".as_slice(), b"pending"] {
+        let start = PutStart { client: mine, key, length: 1024, config: ReplicateConfig::default(), tenant };
+        client.call(&start).expect("call").expect("space");
+    }
+    let object = ObjectMeta { key: b"k", checksum: None };
+    client.call(&PutEnd { client: mine, object, ..PutEnd::default() }).expect("call").expect("end");
+    // Upstream's `/query_key` grants a lease, ours does not: here both have one.
+    assert_eq!(client.call(&ExistKey { key: b"k", tenant }), Ok(Ok(true)));
+}
+
+/// Takes out what only ours tells.
+fn without_ours(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            entries.remove("suspect");
+            entries.remove("largest_free_bytes");
+            entries.values_mut().for_each(without_ours);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(without_ours),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_admin_path_answers_as_upstreams() {
+    let Some(theirs) = Upstream::start("0.3.13.post1", &[LEASE]) else { return };
+    let ours = Master::start(&[LEASE]);
+    // Before anything is mounted, readiness is asked for.
+    let both = |request: &str| [http(ours.admin, request, ""), http(theirs.admin, request, "")];
+    let [our_empty, their_empty] = both("GET /get_all_segments");
+    assert_eq!(our_empty, their_empty);
+    little(ours.rpc);
+    little(theirs.rpc);
+    let mut differences = Vec::new();
+    for request in [
+        "GET /health",
+        "GET /role",
+        "GET /ha_status",
+        "GET /leader",
+        "GET /kv_events/status",
+        "GET /query_key?key=k",
+        "GET /query_key?key=none",
+        "GET /query_key?key=pending",
+        "GET /query_key",
+        "GET /batch_query_keys?keys=k,none,pending",
+        "GET /batch_query_keys",
+        "GET /get_all_keys",
+        "GET /get_all_segments",
+        "GET /get_segments_detail",
+        "GET /query_segment?segment=s",
+        "GET /query_segment?segment=none",
+        "GET /query_segment",
+        "GET /api/v1/segments/status?segment=s",
+        "GET /api/v1/segments/status?segment=none",
+        "GET /api/v1/segments/status",
+        "GET /api/v1/tenant_quotas",
+        "GET /nothing",
+        "POST /get_all_keys",
+        "POST /api/v1/remove_all",
+        "POST /api/v1/remove_all?force=true",
+        "GET /get_all_keys",
+    ] {
+        let [(our_status, our_body), (their_status, their_body)] = both(request);
+        let json = |body: &str| {
+            let mut value = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+            without_ours(&mut value);
+            value
+        };
+        let (ours, theirs) = ((our_status, json(&our_body)), (their_status, json(&their_body)));
+        if ours != theirs {
+            differences.push(format!("{request}\n ours   {ours:?}\n theirs {theirs:?}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
