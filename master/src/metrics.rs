@@ -96,8 +96,6 @@ pub struct Metrics {
     pub puts_discarded: Counter,
     /// Unfinished puts whose space was taken back.
     pub puts_released: Counter,
-    /// Bytes of unfinished puts that were replaced.
-    pub discarded_bytes: Counter,
     /// Reads that found the object.
     pub hits: Counter,
     /// Bytes of the objects that reads found.
@@ -133,7 +131,6 @@ impl Default for Metrics {
             evictions_in_put: Counter::default(),
             puts_discarded: Counter::default(),
             puts_released: Counter::default(),
-            discarded_bytes: Counter::default(),
             hits: Counter::default(),
             hit_bytes: Counter::default(),
             reads: Counter::default(),

@@ -673,3 +673,33 @@ fn every_admin_path_answers_as_upstreams() {
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
+
+/// Name and kind of each family of a page in Prometheus' text format.
+fn families(page: &str) -> BTreeMap<String, String> {
+    let heads = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    heads.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
+}
+
+#[test]
+fn every_metric_of_upstreams_master_has_its_name_and_kind() {
+    // What belongs to features that are not here.
+    const ABSENT: [&str; 5] =
+        ["ha_", "master_promotion_", "master_nof_", "master_total_nof_", "master_update_task_"];
+    let Some(theirs) = Upstream::start("0.3.13.post1", &[]) else { return };
+    let ours = Master::start(&[]);
+    little(ours.rpc);
+    little(theirs.rpc);
+    let [ours, theirs] = [ours.admin, theirs.admin].map(|address| http(address, "GET /metrics", "").1);
+    let (known, wanted) = (families(&ours), families(&theirs));
+    assert!(wanted.len() > 100, "{} families", wanted.len());
+    for (name, kind) in wanted.iter().filter(|(name, _)| !ABSENT.iter().any(|group| name.starts_with(group)))
+    {
+        assert_eq!(known.get(name), Some(kind), "{name}");
+    }
+    let bucket = "master_value_size_bytes_bucket{le=\"4096.000000\"} ";
+    assert!(ours.contains(bucket) && theirs.contains(bucket), "the bounds are spelled alike");
+    for line in ["master_total_capacity_bytes 1048576", "master_key_count 2", "mem_cache_nums_ 1"] {
+        let there = |page: &str| page.lines().any(|found| found == line);
+        assert!(there(&ours) && there(&theirs), "{line}");
+    }
+}

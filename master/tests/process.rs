@@ -209,7 +209,7 @@ fn every_path_of_the_admin_server() {
         "master_put_start_requests_total 2",
         "master_put_end_requests_total 1",
         "master_remount_segment_requests_total 1",
-        "master_value_size_bytes_bucket{le=\"4096\"} 2",
+        "master_value_size_bytes_bucket{le=\"4096.000000\"} 2",
         "master_value_size_bytes_count 2",
         "total_get_nums_ 1",
     ] {

@@ -73,6 +73,11 @@ fn render(admin: &Admin) -> String {
             "Bytes of metadata of an object, its key apart",
             Object::cost_bytes(0),
         ),
+        (
+            "master_put_start_discarded_staging_size",
+            "Bytes that nobody may use yet, since somebody may still write or read them",
+            state.quarantined_bytes(),
+        ),
         ("master_open_connections", "RPC connections", admin.server.open_connections() as u64),
     ] {
         page.one(name, "gauge", help, value);
@@ -110,15 +115,15 @@ fn render(admin: &Admin) -> String {
             "Unfinished puts whose space was taken back",
             &metrics.puts_released,
         ),
-        (
-            "master_put_start_discarded_staging_size",
-            "Bytes of unfinished puts that were replaced",
-            &metrics.discarded_bytes,
-        ),
         ("mem_cache_hit_nums_", "Reads that found the object in memory", &metrics.hits),
         (
             "file_cache_hit_nums_",
             "Reads that found the object in a file; always 0 here",
+            &crate::metrics::Counter::default(),
+        ),
+        (
+            "file_cache_hit_bytes_total",
+            "Bytes of objects that reads found in files; always 0 here",
             &crate::metrics::Counter::default(),
         ),
         ("valid_get_nums_", "Reads that found the object", &metrics.hits),
@@ -145,10 +150,16 @@ fn render(admin: &Admin) -> String {
     ] {
         page.one(name, "counter", help, counter.get());
     }
-    for (name, help) in
-        [("mem_cache_nums_", "Objects in memory"), ("file_cache_nums_", "Objects in files; always 0 here")]
-    {
-        page.one(name, "gauge", help, if name.starts_with("mem") { totals.objects } else { 0 });
+    for (name, help) in [
+        ("mem_cache_nums_", "Objects in memory that are complete"),
+        ("file_cache_nums_", "Objects in files; always 0 here"),
+    ] {
+        page.one(
+            name,
+            "gauge",
+            help,
+            if name.starts_with("mem") { totals.objects - totals.unfinished } else { 0 },
+        );
     }
     if let Some(journal) = state.journal() {
         page.one(
@@ -189,7 +200,8 @@ fn value_sizes(page: &mut Page, admin: &Admin) {
     let metrics = admin.state.metrics();
     let name = "master_value_size_bytes";
     page.head(name, "histogram", "Sizes of objects");
-    let bounds = VALUE_SIZE_BOUNDS.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+    // The label is text: spelled as upstream does.
+    let bounds = VALUE_SIZE_BOUNDS.iter().map(|bound| format!("{bound}.000000")).chain(["+Inf".to_owned()]);
     let mut count = 0;
     for (bound, counter) in bounds.zip(&metrics.value_sizes) {
         count += counter.get();

@@ -126,6 +126,8 @@ pub struct Totals {
     pub capacity_bytes: u64,
     /// Objects.
     pub objects: usize,
+    /// Objects whose put has not ended.
+    pub unfinished: usize,
     /// Objects that are soft-pinned.
     pub soft_pinned: usize,
     /// Bytes of metadata.
@@ -375,6 +377,13 @@ impl State {
         self.shards.iter().map(|shard| shard.lock().metadata_bytes()).sum()
     }
 
+    /// Bytes that nobody may use before a moment: of replaced objects that somebody may still write or read.
+    #[must_use]
+    pub fn quarantined_bytes(&self) -> u64 {
+        let quarantine = self.quarantine.lock();
+        quarantine.iter().flat_map(|space| &space.replicas).map(|replica| replica.range.length()).sum()
+    }
+
     /// Objects that were removed, evicted or lost so far.
     #[must_use]
     pub fn removed_objects(&self) -> u64 {
@@ -389,6 +398,7 @@ impl State {
         for shard in &self.shards {
             let shard = shard.lock();
             totals.objects += shard.len();
+            totals.unfinished += shard.processing();
             totals.metadata_bytes += shard.metadata_bytes();
             if shard.has_soft_pins() {
                 totals.soft_pinned += shard.iter().filter(|object| object.soft_pinned(now)).count();

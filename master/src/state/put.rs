@@ -350,7 +350,6 @@ impl State {
         let writing = object.replicas.iter().any(|replica| !replica.complete);
         let until = if writing {
             self.metrics.puts_discarded.increment();
-            self.metrics.discarded_bytes.add(object.length());
             object.put_started.after_ms(self.policy.put_release_ms)
         } else {
             object.lease_until

@@ -85,10 +85,10 @@ impl Shard {
         self.removed
     }
 
-    /// Whether any put may be unfinished.
+    /// Objects whose put has not ended.
     #[must_use]
-    pub const fn has_processing(&self) -> bool {
-        self.tally.processing > 0
+    pub const fn processing(&self) -> usize {
+        self.tally.processing
     }
 
     /// Whether any object may be soft-pinned.
@@ -180,7 +180,7 @@ impl Shard {
 
     /// Objects whose put has not ended and began at or before `limit`.
     pub fn extract_unfinished(&mut self, limit: Moment, removed: impl FnMut(Box<Object>)) {
-        if self.has_processing() {
+        if self.processing() > 0 {
             self.extract(|object| !object.complete() && object.put_started <= limit, removed);
         }
     }
