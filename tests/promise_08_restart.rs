@@ -3,7 +3,8 @@
 //! Tried by taking the mechanism out: with `PeerState::lost` ignored the restarted and the stopped peer are not used
 //! again, and two tests fail; with every channel retired when one has failed, in `Channels::ended`, the third test finds
 //! another one made anew; with the meeting before `prepare` in `Session::connect` left out, the last one finds memory
-//! that cannot be unregistered for a minute, bound by an end that waits in the vendor's library.
+//! that cannot be unregistered for a minute, bound by an end that waits in the vendor's library; with the look at the
+//! connection left out of `Link::is_usable`, a peer that was cut off while it was connected to is never used again.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -204,6 +205,30 @@ fn a_failure_at_one_end_makes_nobody_wait_for_a_time_limit() {
             assert!(start.elapsed() < RECOVERY, "{fault} in round {round}: {:?}", start.elapsed());
         }
     }
+    a.quit();
+    b.quit();
+}
+
+/// A connection that is given up while a link to the peer is still being made over it: nobody is told of its end, and
+/// the link must not be kept.
+#[test]
+fn a_peer_that_was_cut_off_while_it_was_connected_to_is_used_again() {
+    let npu = software_npu(2).variable("ASCEND_CONNECT_TIMEOUT", "30000");
+    // A withdrawal is given up after a second, and the peer looks at each message two seconds late: so also at the
+    // question for a proof that it runs on this host, without which no link is made.
+    let mut a = Peer::start_with(&npu, Some(0), &[("MC_HANDSHAKE_CONNECT_TIMEOUT", "1")]);
+    let slow = [("MOONCAKE_TRANSFER_CONTROL_LATENCY_US", "2000000"), ("MC_LOG_LEVEL", "INFO")];
+    let mut b = Peer::start_with(&npu, Some(1), &slow);
+    let (near, other, far) = (a.buffer(0, PAGE, 1), a.buffer(0, PAGE, 2), b.buffer(1, PAGE, 3));
+    let words = moving("write", near, &b.name(), far, PAGE, PAGE, 60_000);
+    let first = a.begin(&format!("& transfer {words}"));
+    let connected = |line: &str| line.contains("control connection from");
+    let _line = b.child.wait_for_line(promise::LIMIT, connected);
+    a.must(&format!("unregister {other}"));
+    // It ran over the connection that was given up, or over the next.
+    let _either = a.finish(first);
+    until_it_works(&mut a, &words);
+    assert!(b.holds(far, PAGE, 1));
     a.quit();
     b.quit();
 }

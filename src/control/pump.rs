@@ -604,11 +604,9 @@ impl Inner {
 
     /// A connection that this side is done with.
     pub(super) fn release(&self, connection: &Arc<Connection>) {
-        connection.end(&Error::new(
-            Code::StaleHandle,
-            Stage::Connect,
-            "the control connection was closed here",
-        ));
+        // Only the end of the engine makes its handles stale; a peer that was cut off may be connected to again.
+        let code = if self.stop.load(Ordering::Acquire) { Code::StaleHandle } else { Code::Socket };
+        connection.end(&Error::new(code, Stage::Connect, "the control connection was closed here"));
         self.peers.remove(connection, false);
     }
 }

@@ -72,8 +72,8 @@ impl Shared {
                 None => return,
             },
             Some(link) => {
-                // Its data listener is gone: it was stopped, and perhaps started again as another process.
-                let error = Error::new(Code::Endpoint, Stage::Connect, "all data connections were lost");
+                // It was stopped, and perhaps started again as another process.
+                let error = link.why_unusable();
                 peer.lost(&error.peer(&group.segment.name), |current| current.is(&link));
                 changed = true;
                 group

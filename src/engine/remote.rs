@@ -46,13 +46,30 @@ impl Link {
 
     /// Whether the peer can still be expected to be what it was. For a peer of ours the control connection tells
     /// of its end; for upstream's it is the loss of every data connection.
+    ///
+    /// Whoever is told of a connection's end takes the links with it out. A link that was still being made then has it
+    /// all the same, and nobody tells of that end a second time: so it is looked at before each use.
     pub(super) fn is_usable(&self) -> bool {
         match self {
             Self::SameProcess(engine) => engine.upgrade().is_some_and(|engine| engine.check_usable().is_ok()),
-            Self::Remote(remote) => {
-                remote.connection.is_some() || remote.tcp.lock().as_ref().is_some_and(|tcp| tcp.is_usable())
-            }
+            Self::Remote(remote) => match &remote.connection {
+                Some(connection) => connection.is_alive(),
+                None => remote.tcp.lock().as_ref().is_some_and(|tcp| tcp.is_usable()),
+            },
         }
+    }
+
+    /// Why it is not usable.
+    pub(super) fn why_unusable(&self) -> Error {
+        let connection = match self {
+            Self::Remote(remote) => remote.connection.as_ref(),
+            Self::SameProcess(_) => None,
+        };
+        connection.and_then(|connection| connection.ended().cloned()).unwrap_or_else(|| {
+            let what =
+                if connection.is_some() { "the control connection was" } else { "all data connections were" };
+            Error::new(Code::Endpoint, Stage::Connect, format!("{what} lost"))
+        })
     }
 
     /// Whether this is the process with that incarnation.

@@ -174,8 +174,8 @@ impl Staged {
     /// Takes a request, to be sent as `fill` says where that was planned. Never waits for the peer.
     ///
     /// # Errors
-    /// [`Code::NotSupportedTransport`] when staging is turned off, [`Code::StaleHandle`] after the shutdown,
-    /// [`Code::TooManyRequests`] without a thread. The request is not finished then.
+    /// [`Code::NotSupportedTransport`] when staging is turned off, [`Code::StaleHandle`] after the shutdown, why the
+    /// connection is over, [`Code::TooManyRequests`] without a thread. The request is not finished then.
     pub fn submit(
         self: &Arc<Self>,
         request: &Arc<Request>,
@@ -191,6 +191,12 @@ impl Staged {
                 "no link takes this memory as it is, and MOONCAKE_TRANSFER_STAGED_SLOTS=0 turns the relay off",
             )
             .advice("unset it, or register 2 MiB aligned NPU memory at both ends"));
+        }
+        // A route of its own would be made for each request over it, with threads that end only later.
+        if !connection.is_alive() {
+            return Err(connection.ended().cloned().unwrap_or_else(|| {
+                Error::new(Code::Socket, Stage::Submit, "the control connection to the peer is being closed")
+            }));
         }
         let station = self.station(device)?;
         let key = RouteKey { device: device.id(), peer: connection.peer().incarnation.id, remote_device };
