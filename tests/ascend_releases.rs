@@ -218,11 +218,20 @@ fn host_memory_goes_over_roce_with_the_older_family() {
 
 /// Host memory over HCCS goes through slots; copies with the host are batched where the release can.
 fn host_memory_by_slots(release: &str, is_batched: bool) {
-    let npu = npu(release);
+    let (a, b) = host_memory_by_slots_of(&npu(release), None);
+    assert_eq!(a.count("aclrtMemcpyBatch") > 0, is_batched);
+    a.quit();
+    b.quit();
+}
+
+fn host_memory_by_slots_of(npu: &SoftwareNpu, fault: Option<&str>) -> (Peer, Peer) {
     // Else host memory of one machine would go by its own short way.
     let apart = [("MOONCAKE_TRANSFER_SAME_HOST", "0")];
-    let start = |device| Peer::start_with(&npu, Some(device), &apart);
+    let start = |device| Peer::start_with(npu, Some(device), &apart);
     let (mut a, mut b) = (start(0), start(1));
+    if let Some(fault) = fault {
+        a.fault(fault);
+    }
     let far = b.buffer(1, PAGE, 2);
     a.must("install ascend");
     let near: u64 = a.must(&format!("host {PAGE}")).parse().unwrap();
@@ -233,9 +242,7 @@ fn host_memory_by_slots(release: &str, is_batched: bool) {
     b.fill(far, PAGE, 3);
     a.must(&format!("transfer {}", moving("read", near, &b.name(), far, PAGE, 8192, 0)));
     assert!(a.holds(near, PAGE, 3));
-    assert_eq!(a.count("aclrtMemcpyBatch") > 0, is_batched);
-    a.quit();
-    b.quit();
+    (a, b)
 }
 
 #[test]
@@ -243,6 +250,30 @@ fn copies_with_the_host_are_batched_where_the_release_can() {
     host_memory_by_slots("8.1", false);
     host_memory_by_slots("8.2", true);
     host_memory_by_slots("9.2", true);
+}
+
+/// A release says what ought to be there; what is asked is what is there.
+#[test]
+fn functions_that_a_newer_release_lacks_are_done_without() {
+    let lacks =
+        ["aclrtMemcpyBatch", "aclrtMemcpyBatchAsync", "aclrtGetPhyDevIdByLogicDevId", "aclrtGetDeviceInfo"];
+    let npu = npu("9.1").variable("CANN_SIM_HIDE", &lacks.join(","));
+    let (a, b) = host_memory_by_slots_of(&npu, None);
+    for function in lacks {
+        assert_eq!(a.count(function), 0, "{function}");
+    }
+    assert!(a.count("rtGetDevicePhyIdByIndex") > 0 && a.count("aclrtMemcpyAsync") > 0);
+    a.quit();
+    b.quit();
+}
+
+/// Virtual machines and old drivers have the function and refuse the call.
+#[test]
+fn a_driver_that_refuses_batched_copies_gets_one_copy_after_another() {
+    let (a, b) = host_memory_by_slots_of(&npu("9.1"), Some("set aclrtMemcpyBatch=fail:207000"));
+    assert!(a.count("aclrtMemcpyBatch") > 0 && a.count("aclrtMemcpyAsync") > 0);
+    a.quit();
+    b.quit();
 }
 
 /// Before 8.5 only the inner runtime tells the place of a device in a super pod.

@@ -91,6 +91,11 @@ fn host_memory_at_both_ends() {
         (0..MIB / 4096).map(|index| (address_of(&bytes) + index * 4096, far + index * 4096, 4096)).collect();
     a.must_transfer_by(&b, Direction::Write, &blocks, ends);
     assert!(std::hint::black_box(&far_bytes) == &bytes);
+    let back = vec![0_u8; MIB as usize];
+    let blocks: Vec<_> =
+        (0..MIB / 4096).map(|index| (address_of(&back) + index * 4096, far + index * 4096, 4096)).collect();
+    a.must_transfer_by(&b, Direction::Read, &blocks, ends);
+    assert!(std::hint::black_box(&back) == &bytes);
 }
 
 #[test]
