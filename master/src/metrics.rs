@@ -102,6 +102,8 @@ pub struct Metrics {
     pub hit_bytes: Counter,
     /// Reads.
     pub reads: Counter,
+    /// Times a client closed its last connection and lent something still.
+    pub clients_doubted: Counter,
     /// Clients that became suspect.
     pub clients_suspected: Counter,
     /// Clients that expired.
@@ -134,6 +136,7 @@ impl Default for Metrics {
             hits: Counter::default(),
             hit_bytes: Counter::default(),
             reads: Counter::default(),
+            clients_doubted: Counter::default(),
             clients_suspected: Counter::default(),
             clients_expired: Counter::default(),
             connections_accepted: Counter::default(),

@@ -131,6 +131,56 @@ fn each_peer_shows_its_release_and_a_fixed_one_refuses_the_other() {
     assert_eq!(old.call(&ServiceReady {}), Ok(Ok(STORE_VERSION.to_owned())));
 }
 
+/// The kernel closes the connections of a process that is killed: new puts pass its memory over at once.
+#[test]
+fn puts_pass_over_the_memory_of_a_client_whose_connections_have_closed() {
+    let master = Master::start(&[]);
+    let mut staying = master.client();
+    let stays = ReMountSegment { segments: vec![segment(2, "stays", MIB)], client: uuid(2) };
+    staying.call(&stays).expect("call").expect("mount");
+    let mut gone: Vec<Client> = (0..2).map(|_| master.client()).collect();
+    let mount = ReMountSegment { segments: vec![segment(1, "gone", MIB)], client: uuid(1) };
+    gone[0].call(&mount).expect("call").expect("mount");
+    gone[1].call(&Ping { client: uuid(1) }).expect("call").expect("ping");
+    let doubted = |count: u64| {
+        let line = format!("master_clients_doubted_total {count}");
+        master.http("GET /metrics").1.lines().any(|found| found == line)
+    };
+    let mut next = 0;
+    let mut on_gone = |client: &mut Client| {
+        let keys: Vec<String> = (next..next + 64).map(|index| format!("k{index}")).collect();
+        next += 64;
+        let start = BatchPutStart {
+            client: uuid(2),
+            keys: keys.iter().map(String::as_bytes).collect(),
+            lengths: vec![64; keys.len()],
+            ..BatchPutStart::default()
+        };
+        let answers = client.call(&start).expect("call");
+        let endpoint = |answer: &mooncake_wire::Outcome<Vec<mooncake_wire::model::Replica>>| {
+            let replicas = answer.as_ref().expect("space");
+            match &replicas[0].placement {
+                mooncake_wire::model::Placement::Memory(buffer) => buffer.endpoint.to_string(),
+                other => panic!("{other:?}"),
+            }
+        };
+        answers.iter().filter(|answer| endpoint(answer) == "10.0.0.1:12000").count()
+    };
+    assert!(on_gone(&mut staying) > 0, "it takes its share");
+    drop(gone.pop());
+    drop(gone.pop());
+    common::eventually("the master sees it", || doubted(1));
+    for _ in 0..10 {
+        assert_eq!(on_gone(&mut staying), 0);
+    }
+    // It lives: the next heartbeat, on a new connection, brings it back.
+    let mut back = master.client();
+    assert_eq!(back.call(&Ping { client: uuid(1) }).expect("call").expect("ping").client_status, 1);
+    assert!(on_gone(&mut staying) > 0, "it takes its share again");
+    drop(back);
+    common::eventually("the new connection counts as well", || doubted(2));
+}
+
 #[test]
 fn what_is_not_offered_says_so() {
     let master = Master::start(&[]);

@@ -62,6 +62,80 @@ fn silence_has_two_steps_and_one_heartbeat_ends_the_first() {
 }
 
 #[test]
+fn a_client_without_connections_is_in_doubt_until_it_is_heard() {
+    let state = state(Policy::default());
+    let (a, b) = (uuid(1), uuid(2));
+    state.remount(&[segment(1, "a", MIB)], a, Moment(1)).expect("mount");
+    assert!(!state.heard_on(b, 20), "a stranger is not remembered");
+    assert!(state.heard_on(a, 10) && state.heard_on(a, 11) && state.heard_on(a, 10));
+    let here = ReplicateConfig { preferred_segment: "a".into(), ..ReplicateConfig::default() };
+    let owners = |tag: &str, config: &ReplicateConfig, now: u64| -> Vec<String> {
+        (0..20)
+            .map(|index| {
+                let replicas = put(&state, b, format!("{tag}{index}").as_bytes(), 64, config, Moment(now));
+                owner_of(&state, place(&replicas.expect("space")[0]).0)
+            })
+            .collect()
+    };
+    // One connection of two closes: nothing changes.
+    state.connection_closed(11, &[a]);
+    state.look(Moment(2));
+    assert_eq!(state.metrics().clients_doubted.get(), 0);
+    // The last one closes. There is no other segment: it is used all the same.
+    state.connection_closed(10, &[a]);
+    state.look(Moment(3));
+    assert_eq!(state.metrics().clients_doubted.get(), 1);
+    assert_eq!(state.segment_status("a").expect("known").upstream(), (1, "OK"));
+    assert!(owners("alone", &here, 3).iter().all(|owner| owner == "a"));
+
+    // With another one it is passed over, also by who prefers it, and as a second replica.
+    state.remount(&[segment(2, "b", MIB)], b, Moment(4)).expect("mount");
+    assert!(owners("beside", &here, 4).iter().all(|owner| owner == "b"));
+    let two = ReplicateConfig { replica_num: 2, ..ReplicateConfig::default() };
+    assert_eq!(put(&state, b, b"once", 64, &two, Moment(4)).expect("space").len(), 1);
+    assert!(state.exists(b"alone0", Moment(4)), "what lies there is read");
+    // Before a put fails it is taken: this one fits nowhere else, and nothing can be evicted.
+    let hard = ReplicateConfig { with_hard_pin: true, ..ReplicateConfig::default() };
+    put(&state, b, b"large", MIB - 8192, &hard, Moment(20_000)).expect("beside");
+    let replicas = put(&state, b, b"larger", MIB - 4096, &hard, Moment(20_001)).expect("the last resort");
+    assert_eq!(owner_of(&state, place(&replicas[0]).0), "a");
+    state.remove(b"larger", true, Moment(20_002)).expect("there");
+    state.remove(b"large", true, Moment(20_002)).expect("there");
+
+    // It is heard again, on another connection.
+    assert_eq!(state.ping(a, Moment(20_003)).client_status, PingAnswer::OK);
+    assert!(state.heard_on(a, 12));
+    assert!(owners("again", &here, 20_003).iter().all(|owner| owner == "a"));
+    let both = put(&state, b, b"both", 64, &two, Moment(20_003)).expect("space");
+    assert_eq!(both.len(), 2);
+    let first = |now| {
+        let list = state.replicas(b"both", Moment(now)).expect("readable");
+        list.replicas.iter().map(|replica| owner_of(&state, place(replica).0)).collect::<Vec<_>>()
+    };
+    // Readers are sent to the others first, whoever is in doubt.
+    for (gone, connection, order) in [(a, 12, ["b", "a"]), (b, 13, ["a", "b"])] {
+        assert!(state.heard_on(gone, connection));
+        state.connection_closed(connection, &[gone]);
+        assert_eq!(first(20_004), order);
+        state.ping(gone, Moment(20_005));
+    }
+    // Silence goes on as ever: suspect, then expired.
+    state.heard_on(a, 14);
+    state.connection_closed(14, &[a]);
+    for now in (20_500..29_500).step_by(500) {
+        state.ping(b, Moment(now));
+        state.look(Moment(now));
+    }
+    assert_eq!((state.metrics().clients_suspected.get(), state.metrics().clients_expired.get()), (1, 0));
+    put(&state, b, b"large", MIB - 8192, &hard, Moment(29_500)).expect("beside");
+    let refused = put(&state, b, b"nowhere", MIB - 4096, &hard, Moment(29_500));
+    assert_eq!(refused, Err(ErrorCode::NO_AVAILABLE_HANDLE), "a suspect takes nothing");
+    state.ping(b, Moment(30_100));
+    state.look(Moment(30_100));
+    assert_eq!(state.segments().len(), 1);
+}
+
+#[test]
 fn replicas_go_to_different_names_as_far_as_there_are_any() {
     let state = state(Policy::default());
     let segments = [segment(1, "a", MIB), segment(2, "b", MIB), segment(3, "b", MIB)];

@@ -104,6 +104,7 @@ fn every_call_of_the_python_interface() {
         expect(json!(["health_check"]), json!(0));
         let (_, page) = master.http("GET /metrics");
         assert!(page.contains("\nmaster_release_mismatches_total 0\n"));
+        assert!(page.contains("\nmaster_clients_doubted_total 0\n"), "a client that lives is not doubted");
         assert_eq!(client.call(&json!(["close"])), json!(0));
         eventually("the segment is unmounted", || master.http("GET /get_all_segments").1.is_empty());
     }
@@ -128,6 +129,36 @@ fn two_releases_share_one_pool() {
     eventually("its segment is gone", || master.http("GET /get_all_segments").1.lines().count() == 1);
     for (index, key) in ["a", "b", "c", "d", "e", "f"].iter().enumerate() {
         assert_eq!(newer.call(&json!(["get", key])), bytes(100_000, index as u64));
+    }
+}
+
+/// What is put after a client was killed does not go to its memory: no put fails for the seconds until it is suspect.
+#[test]
+fn puts_succeed_at_once_after_another_client_was_killed() {
+    for release in RELEASES {
+        let master = Master::start(&["--client_ttl=60"]);
+        let Some(mut lives) = Upstream::start(release, &master, 64 << 20) else { continue };
+        let Some(mut dies) = Upstream::start(release, &master, 64 << 20) else { continue };
+        eventually("both are known", || {
+            master.http("GET /metrics").1.contains("\nmaster_active_clients 2\n")
+        });
+        let of =
+            |page: &str| page.lines().filter(|line| line.starts_with("segment_allocated_bytes{")).count();
+        assert_eq!(of(&master.http("GET /metrics").1), 2);
+        dies.child.kill().expect("kill");
+        eventually("the master sees its connections close", || {
+            master.http("GET /metrics").1.contains("\nmaster_clients_doubted_total 1\n")
+        });
+        for index in 0..40 {
+            let value = bytes(50_000, index);
+            assert_eq!(
+                lives.call(&json!(["put", format!("k{index}"), value])),
+                json!(0),
+                "{release} k{index}"
+            );
+            assert_eq!(lives.call(&json!(["get", format!("k{index}")])), value);
+        }
+        assert_eq!(of(&master.http("GET /metrics").1), 2, "the killed one's segment is still mounted");
     }
 }
 

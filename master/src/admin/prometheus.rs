@@ -129,6 +129,11 @@ fn render(admin: &Admin) -> String {
         ("valid_get_nums_", "Reads that found the object", &metrics.hits),
         ("total_get_nums_", "Reads", &metrics.reads),
         ("mem_cache_hit_bytes_total", "Bytes of the objects that reads found", &metrics.hit_bytes),
+        (
+            "master_clients_doubted_total",
+            "Times a client closed its last connection and lent something still",
+            &metrics.clients_doubted,
+        ),
         ("master_clients_suspected_total", "Times a client became suspect", &metrics.clients_suspected),
         ("master_clients_expired_total", "Clients that expired", &metrics.clients_expired),
         (

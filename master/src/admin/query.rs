@@ -107,7 +107,7 @@ pub(super) async fn segments_detail(State(admin): Shared) -> Response {
             "te_endpoint": &*segment.endpoint,
             "protocol": &*segment.protocol,
             "status": segment.status().upstream().1,
-            "suspect": segment.status() == crate::state::segment::SegmentStatus::Suspect,
+            "suspect": segment.status().in_doubt(),
             "allocator_used_bytes": used,
             "allocator_capacity_bytes": segment.size,
             "allocator_usage_percent": used as f64 / segment.size as f64 * 100.0,

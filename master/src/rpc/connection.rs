@@ -1,6 +1,6 @@
 //! One connection: cut frames from what was read, answer them, write the answers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use mooncake_wire::Function;
 use mooncake_wire::frame::RequestHeader;
 use mooncake_wire::limits::MAX_REQUEST_BODY_BYTES;
+use mooncake_wire::model::Uuid;
 use mooncake_wire::{DecodeError, Profile};
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::dispatch::{Call, is_long};
 use super::{BYTES_PER_SECOND, FREE_HELD_BYTES, MAX_HELD_BYTES, Server};
+use crate::state::State;
 
 /// What is read at a time.
 const READ_BYTES: usize = 64 << 10;
@@ -50,19 +53,43 @@ impl From<std::io::Error> for End {
     }
 }
 
+/// Most clients that are remembered of one connection: a process may have several.
+const MAX_CLIENTS_PER_CONNECTION: usize = 8;
+
 /// What is known of a peer.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
+    /// The connection, which no other had.
+    connection: u64,
+    /// The clients that have pinged or mounted on it.
+    clients: SmallVec<[Uuid; 1]>,
     /// The release its calls so far showed.
     pub(super) profile: Option<Profile>,
     /// Whether a mismatch was logged: once per connection is enough.
     pub(super) complained: bool,
 }
 
+impl Peer {
+    /// Notes that a client has pinged or mounted.
+    pub(super) fn heard(&mut self, state: &State, client: Uuid) {
+        let known = self.clients.contains(&client);
+        if (known || self.clients.len() < MAX_CLIENTS_PER_CONNECTION)
+            && state.heard_on(client, self.connection)
+            && !known
+        {
+            self.clients.push(client);
+        }
+    }
+}
+
 pub(super) async fn serve(server: &Arc<Server>, mut stream: TcpStream, address: SocketAddr) {
-    let mut peer = Peer { address, profile: None, complained: false };
+    let connection = server.next_connection.fetch_add(1, Ordering::Relaxed);
+    let mut peer = Peer { address, connection, clients: SmallVec::new(), profile: None, complained: false };
     let end = exchange(server, &mut stream, &mut peer).await;
+    if !peer.clients.is_empty() {
+        server.state.connection_closed(peer.connection, &peer.clients);
+    }
     if let Err(End::Refused(reason)) = end {
         server.state.metrics().connections_refused.increment();
         log::warn!("{address}: connection closed: {reason}");
@@ -300,7 +327,15 @@ fn answer(
             return Ok((used, Next::Long));
         }
         let now = server.clock.now();
-        let call = Call { state: &server.state, fixed: server.settings.profile, now, header, function, body };
+        let call = Call {
+            state: &server.state,
+            fixed: server.settings.profile,
+            now,
+            header,
+            function,
+            body,
+            heard: Cell::new(None),
+        };
         call.answer(peer, output);
         used += end;
         if long {

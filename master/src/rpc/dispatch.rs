@@ -1,12 +1,14 @@
 //! From a frame to the state and back.
 
+use std::cell::Cell;
+
 use mooncake_wire::codec::Map;
 use mooncake_wire::error::EncodeError;
 use mooncake_wire::frame::{self, RequestHeader};
 use mooncake_wire::lists;
 use mooncake_wire::message;
 use mooncake_wire::method::*;
-use mooncake_wire::model::StorageConfig;
+use mooncake_wire::model::{StorageConfig, Uuid};
 use mooncake_wire::{
     DecodeError, ErrorCode, Function, Outcome, Profile, RpcError, STORE_VERSION, other_releases,
 };
@@ -27,6 +29,8 @@ pub(super) struct Call<'c> {
     /// The function that the header names, if it is one.
     pub(super) function: Option<Function>,
     pub(super) body: &'c [u8],
+    /// The client that has pinged or mounted by this call.
+    pub(super) heard: Cell<Option<Uuid>>,
 }
 
 /// Whether a call looks at every object, so that it takes as long as there are many.
@@ -67,6 +71,9 @@ impl<'c> Call<'c> {
             Some(code) => self.unavailable(function, profile, code, out),
             None => self.call(function, profile, out),
         };
+        if let Some(client) = self.heard.get() {
+            peer.heard(self.state, client);
+        }
         match done {
             Ok(()) => {}
             Err(Failure::Decode(error)) => {
@@ -194,12 +201,18 @@ impl<'c> Call<'c> {
             Function::GetStorageConfig => self.run::<GetStorageConfig>(profile, out, |_| {
                 Ok(StorageConfig { fsdir: String::new(), enable_disk_eviction: true, quota_bytes: 0 })
             }),
-            Function::Ping => self.run::<Ping>(profile, out, |call| Ok(state.ping(call.client, now))),
-            Function::MountSegment => {
-                self.run::<MountSegment>(profile, out, |call| state.mount(&call.segment, call.client, now))
-            }
-            Function::ReMountSegment => self
-                .run::<ReMountSegment>(profile, out, |call| state.remount(&call.segments, call.client, now)),
+            Function::Ping => self.run::<Ping>(profile, out, |call| {
+                self.heard.set(Some(call.client));
+                Ok(state.ping(call.client, now))
+            }),
+            Function::MountSegment => self.run::<MountSegment>(profile, out, |call| {
+                self.heard.set(Some(call.client));
+                state.mount(&call.segment, call.client, now)
+            }),
+            Function::ReMountSegment => self.run::<ReMountSegment>(profile, out, |call| {
+                self.heard.set(Some(call.client));
+                state.remount(&call.segments, call.client, now)
+            }),
             Function::UnmountSegment => {
                 self.run::<UnmountSegment>(profile, out, |call| state.unmount(call.segment, call.client))
             }

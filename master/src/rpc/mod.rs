@@ -12,7 +12,7 @@ mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mooncake_wire::Profile;
@@ -63,13 +63,21 @@ pub struct Server {
     settings: Settings,
     open: AtomicUsize,
     held: AtomicUsize,
+    next_connection: AtomicU64,
 }
 
 impl Server {
     /// A server of this state.
     #[must_use]
     pub const fn new(state: Arc<State>, clock: Clock, settings: Settings) -> Self {
-        Self { state, clock, settings, open: AtomicUsize::new(0), held: AtomicUsize::new(0) }
+        Self {
+            state,
+            clock,
+            settings,
+            open: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            next_connection: AtomicU64::new(0),
+        }
     }
 
     /// Connections that are open.

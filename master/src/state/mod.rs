@@ -306,6 +306,21 @@ impl State {
         self.pool.ping(client, now)
     }
 
+    /// Notes that a client was heard on a connection, which has a number of its own. False if it is not known.
+    pub fn heard_on(&self, client: Uuid, connection: u64) -> bool {
+        self.pool.heard_on(client, connection)
+    }
+
+    /// Notes that a connection has closed on which these clients were heard.
+    pub fn connection_closed(&self, connection: u64, clients: &[Uuid]) {
+        for client in self.pool.closed(connection, clients) {
+            self.metrics.clients_doubted.increment();
+            log::info!(
+                "client {client} has closed its last connection: puts pass its segments over until it is heard"
+            );
+        }
+    }
+
     /// Drops every replica in a segment that is gone.
     fn segment_gone(&self, segment: &Arc<Segment>) {
         self.record(&Record::Unmounted(segment.id));

@@ -153,10 +153,22 @@ impl Object {
         !self.hard_pin && self.complete() && self.replicas.iter().any(Replica::readable)
     }
 
+    /// The readable replicas, looked at once, since a segment may go while they are told. Those whose owner may be gone
+    /// come last: a reader takes one of the first, and upstream's tries no other.
+    #[must_use]
+    pub fn readable(&self) -> SmallVec<[&Replica; 4]> {
+        let mut readable: SmallVec<[&Replica; 4]> =
+            self.replicas.iter().filter(|replica| replica.readable()).collect();
+        if readable.len() > 1 {
+            readable.sort_by_key(|replica| replica.range.segment().status().in_doubt());
+        }
+        readable
+    }
+
     /// The readable replicas.
     #[must_use]
     pub fn describe(&self) -> Vec<model::Replica> {
-        self.replicas.iter().filter(|replica| replica.readable()).map(Replica::describe).collect()
+        self.readable().into_iter().map(Replica::describe).collect()
     }
 
     /// Every replica, readable or not: what a writer is told.

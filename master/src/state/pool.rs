@@ -3,13 +3,22 @@
 //! Liveness has two steps. A client that is silent for a while becomes *suspect*: its segments are read from, and take
 //! no new puts; one heartbeat clears that. Only when the full time to live has passed is it *expired* and its segments
 //! are gone.
+//!
+//! Before the first step there is a hint. When the last connection closes on which a client has pinged or mounted, it
+//! has most likely ended, and a writer sent to its memory would fail until it is suspect. Its segments are *doubtful*
+//! until it is heard again: puts pass them over as long as another segment has room, and readers are told of other
+//! replicas first. A client that only changes its connection loses nothing by that: its next heartbeat, a second later,
+//! ends it, nothing was unmounted, and a pool that has no other segment goes on. (A failed transfer is no such hint: the
+//! writer that revokes its put may be the one that is cut off, and would turn the whole pool against its owners.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mooncake_wire::model::{self, PingAnswer, Uuid};
 use mooncake_wire::{ErrorCode, Outcome};
 use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
 
 use super::segment::{Segment, SegmentStatus};
 use crate::moment::Moment;
@@ -17,12 +26,17 @@ use crate::moment::Moment;
 /// Most segments of one pool, and most clients: far above any cluster, and a bound on a hostile one.
 const MAX_SEGMENTS: usize = 65_536;
 const MAX_CLIENTS: usize = 65_536;
+/// Most connections of one client that are remembered; if all of these close, the client is in doubt until it is heard.
+const MAX_CONNECTIONS_PER_CLIENT: usize = 64;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Client {
     last_seen: Moment,
     remounted: bool,
     suspect: bool,
+    doubtful: bool,
+    /// Open connections on which it has pinged or mounted.
+    connections: SmallVec<[u64; 2]>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +60,8 @@ pub struct Named {
 pub struct View {
     /// By name.
     pub names: Vec<Named>,
+    /// Those whose client is in doubt, for when no other has room; none if there are none.
+    pub doubtful: Option<Box<View>>,
 }
 
 impl View {
@@ -81,6 +97,9 @@ pub enum Mounted {
 pub struct Pool {
     inner: Mutex<Inner>,
     view: RwLock<Arc<View>>,
+    /// Whether the view is older than the last doubt: many clients may go at once, and the next put makes one view for
+    /// all.
+    stale: AtomicBool,
 }
 
 /// What a look at the clients' silence led to.
@@ -98,16 +117,23 @@ impl Pool {
     /// The segments that take puts.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
+        if self.stale.load(Ordering::Acquire) {
+            self.refresh();
+        }
         Arc::clone(&self.view.read())
     }
 
     fn rebuild(&self, inner: &Inner) {
-        let mut segments: Vec<_> = inner
-            .segments
-            .values()
-            .filter(|segment| segment.status() == SegmentStatus::Mounted)
-            .cloned()
-            .collect();
+        self.stale.store(false, Ordering::Release);
+        let doubtful = Self::named(inner, SegmentStatus::Doubtful);
+        let doubtful = (!doubtful.is_empty()).then(|| Box::new(View { names: doubtful, doubtful: None }));
+        let names = Self::named(inner, SegmentStatus::Mounted);
+        *self.view.write() = Arc::new(View { names, doubtful });
+    }
+
+    fn named(inner: &Inner, status: SegmentStatus) -> Vec<Named> {
+        let mut segments: Vec<_> =
+            inner.segments.values().filter(|segment| segment.status() == status).cloned().collect();
         segments.sort_unstable_by(|left, right| (&left.name, left.id).cmp(&(&right.name, right.id)));
         let mut names: Vec<Named> = Vec::new();
         for segment in segments {
@@ -116,7 +142,58 @@ impl Pool {
                 _ => names.push(Named { name: Arc::clone(&segment.name), segments: vec![segment] }),
             }
         }
-        *self.view.write() = Arc::new(View { names });
+        names
+    }
+
+    /// Brings the view up to date with doubts that came since.
+    #[cold]
+    fn refresh(&self) {
+        let inner = self.inner.lock();
+        if self.stale.load(Ordering::Acquire) {
+            self.rebuild(&inner);
+        }
+    }
+
+    /// Notes that a client was heard on a connection. False if the client is not known.
+    pub fn heard_on(&self, client: Uuid, connection: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(known) = inner.clients.get_mut(&client) else {
+            return false;
+        };
+        if !known.connections.contains(&connection) && known.connections.len() < MAX_CONNECTIONS_PER_CLIENT {
+            known.connections.push(connection);
+        }
+        true
+    }
+
+    /// Notes that a connection has closed; answers which of its clients are in doubt now.
+    pub fn closed(&self, connection: u64, clients: &[Uuid]) -> Vec<Uuid> {
+        let mut inner = self.inner.lock();
+        let Inner { clients: known, segments, .. } = &mut *inner;
+        let mut doubtful = Vec::new();
+        for id in clients {
+            let Some(client) = known.get_mut(id) else {
+                continue;
+            };
+            client.connections.retain(|open| *open != connection);
+            if !client.connections.is_empty() {
+                continue;
+            }
+            let lent = segments
+                .values()
+                .filter(|lent| lent.client == *id && lent.status() == SegmentStatus::Mounted);
+            let mut lends = false;
+            for segment in lent {
+                segment.set_status(SegmentStatus::Doubtful);
+                lends = true;
+            }
+            if lends {
+                client.doubtful = true;
+                doubtful.push(*id);
+                self.stale.store(true, Ordering::Release);
+            }
+        }
+        doubtful
     }
 
     /// Every segment that is not gone.
@@ -137,25 +214,30 @@ impl Pool {
         self.inner.lock().clients.values().filter(|client| client.remounted).count()
     }
 
-    /// Notes a sign of life; clears suspicion. True if segments take puts again.
+    /// Notes a sign of life; clears doubt and suspicion. True if segments take puts again.
     fn seen(inner: &mut Inner, client: Uuid, now: Moment, remounted: bool) -> Outcome<bool> {
         let room = inner.clients.len() < MAX_CLIENTS;
         match inner.clients.get_mut(&client) {
             Some(known) => {
                 known.last_seen = now;
                 known.remounted |= remounted;
-                if !std::mem::take(&mut known.suspect) {
+                let (suspect, doubtful) =
+                    (std::mem::take(&mut known.suspect), std::mem::take(&mut known.doubtful));
+                if !suspect && !doubtful {
                     return Ok(false);
                 }
             }
             None if room => {
-                inner.clients.insert(client, Client { last_seen: now, remounted, suspect: false });
+                let connections = SmallVec::new();
+                let known =
+                    Client { last_seen: now, remounted, suspect: false, doubtful: false, connections };
+                inner.clients.insert(client, known);
                 return Ok(false);
             }
             None => return Err(ErrorCode::UNAVAILABLE_IN_CURRENT_STATUS),
         }
         for segment in inner.segments.values() {
-            if segment.client == client && segment.status() == SegmentStatus::Suspect {
+            if segment.client == client && segment.status().in_doubt() {
                 segment.set_status(SegmentStatus::Mounted);
             }
         }
@@ -308,7 +390,7 @@ impl Pool {
             if over {
                 segment.set_status(SegmentStatus::Gone);
                 silence.lost.push(Arc::clone(segment));
-            } else if segment.status() == SegmentStatus::Mounted
+            } else if matches!(segment.status(), SegmentStatus::Mounted | SegmentStatus::Doubtful)
                 && silence.suspected.contains(&segment.client)
             {
                 segment.set_status(SegmentStatus::Suspect);

@@ -184,7 +184,7 @@ impl State {
         if hashed.key.is_empty() || hashed.key.len() > MAX_KEY_BYTES || length == 0 {
             return Err(ErrorCode::INVALID_PARAMS);
         }
-        let choice = Choice {
+        let mut choice = Choice {
             view,
             config: request.config,
             same_node,
@@ -194,7 +194,7 @@ impl State {
         };
         let wanted = request.config.replica_num;
         let mut pins = Pins::default();
-        for attempt in 0..=MAX_EVICTIONS_PER_PUT {
+        for attempt in 0..=MAX_EVICTIONS_PER_PUT + 1 {
             let epoch = self.eviction_epoch();
             {
                 let mut shard = self.shard(hashed);
@@ -223,8 +223,12 @@ impl State {
             }
             let fits =
                 view.names.iter().flat_map(|named| &named.segments).any(|segment| segment.size >= length);
-            if !fits || attempt == MAX_EVICTIONS_PER_PUT || !self.evict_for_put(request.now, epoch) {
-                break;
+            if !fits || attempt >= MAX_EVICTIONS_PER_PUT || !self.evict_for_put(request.now, epoch) {
+                // A segment whose owner may be gone is better than none.
+                match view.doubtful.as_deref() {
+                    Some(doubtful) if !std::ptr::eq(choice.view, doubtful) => choice.view = doubtful,
+                    _ => break,
+                }
             }
         }
         self.metrics.put_alloc_failures.increment();

@@ -4,10 +4,9 @@ use mooncake_wire::lists::ReplicaLists;
 use mooncake_wire::model::{self, ReplicaList};
 use mooncake_wire::{ErrorCode, Outcome};
 use regex::bytes::Regex;
-use smallvec::SmallVec;
 
 use super::State;
-use super::object::{Object, Replica, Standing};
+use super::object::{Object, Standing};
 use crate::moment::Moment;
 
 /// Most bytes a compiled pattern may take: a pattern comes from a client.
@@ -71,9 +70,7 @@ impl State {
         let mut missing = 0;
         for key in keys {
             let told = self.read(key, now, &mut sums, |object| {
-                // Looked at once: a segment may go while it is told.
-                let readable: SmallVec<[&Replica; 4]> =
-                    object.replicas.iter().filter(|replica| replica.readable()).collect();
+                let readable = object.readable();
                 let replicas = readable.iter().map(|replica| replica.tell());
                 lists.found(replicas, self.policy.lease_ttl_ms, object.checksum);
             });

@@ -17,6 +17,9 @@ pub enum SegmentStatus {
     Awaiting,
     /// Serves, and takes new puts.
     Mounted,
+    /// Its client has closed its last connection and was not heard since: serves, and takes a put only if no other
+    /// segment does.
+    Doubtful,
     /// Its client is silent: serves, and takes no new puts.
     Suspect,
     /// Its client asked for it back after a time: serves, and takes no new puts.
@@ -33,7 +36,20 @@ impl SegmentStatus {
             Self::Suspect => 2,
             Self::Leaving => 3,
             Self::Gone => 4,
+            Self::Doubtful => 5,
         }
+    }
+
+    /// Whether its bytes can be read.
+    #[must_use]
+    pub const fn serves(self) -> bool {
+        matches!(self, Self::Mounted | Self::Doubtful | Self::Suspect | Self::Leaving)
+    }
+
+    /// Whether its client may be gone.
+    #[must_use]
+    pub const fn in_doubt(self) -> bool {
+        matches!(self, Self::Doubtful | Self::Suspect)
     }
 
     /// The number and name that upstream's `QuerySegmentStatus` has for it.
@@ -41,7 +57,7 @@ impl SegmentStatus {
     pub const fn upstream(self) -> (i32, &'static str) {
         match self {
             Self::Awaiting => (0, "UNDEFINED"),
-            Self::Mounted | Self::Suspect => (1, "OK"),
+            Self::Mounted | Self::Doubtful | Self::Suspect => (1, "OK"),
             Self::Leaving => (4, "GRACEFULLY_UNMOUNTING"),
             Self::Gone => (5, "UNMOUNTING"),
         }
@@ -128,6 +144,7 @@ impl Segment {
             1 => SegmentStatus::Mounted,
             2 => SegmentStatus::Suspect,
             3 => SegmentStatus::Leaving,
+            5 => SegmentStatus::Doubtful,
             _ => SegmentStatus::Gone,
         }
     }
@@ -152,7 +169,7 @@ impl Segment {
     /// Whether its bytes can be read.
     #[must_use]
     pub fn serves(&self) -> bool {
-        matches!(self.status(), SegmentStatus::Mounted | SegmentStatus::Suspect | SegmentStatus::Leaving)
+        self.status().serves()
     }
 
     /// Bytes allocated, rounding included.
@@ -181,7 +198,7 @@ impl Range {
     #[must_use]
     pub fn allocate(segment: &Arc<Segment>, length: u64) -> Option<Self> {
         let mut extents = segment.extents.lock();
-        if segment.status() != SegmentStatus::Mounted {
+        if !matches!(segment.status(), SegmentStatus::Mounted | SegmentStatus::Doubtful) {
             return None;
         }
         let offset = extents.allocate(length)?;
