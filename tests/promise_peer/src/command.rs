@@ -99,8 +99,9 @@ fn run_on(peer: &Peer, engine: &Arc<Engine>, words: &[&str]) -> Result<String, T
         }
         ["engines", count] => crowd::engines(peer, number(count))?,
         ["introduce"] => crowd::introduce(peer)?,
-        ["chaos", device, place, seed, seconds, targets @ ..] => {
-            chaos::run(peer, number(device), number(place), number(seed), number(seconds), targets)?
+        ["chaos", device, place, seed, seconds, bytes, targets @ ..] => {
+            let may_land = *bytes == "lossy";
+            chaos::run(peer, number(device), number(place), number(seed), number(seconds), may_land, targets)?
         }
         ["metric", name] => {
             let text = engine.metrics_text();
