@@ -436,3 +436,29 @@ fn a_peer_that_only_offers_uses_up_its_own_share() {
     let near = c.buffer(2 * MIB);
     c.must_transfer(&b, Direction::Write, &[(near, far, 4096)]);
 }
+
+/// What the vendor's library refuses shows that it was given: RoCE classes end at 255, levels at 7.
+#[test]
+fn traffic_class_and_service_level_reach_the_vendor() {
+    let with = |traffic_class, service_level| Config {
+        rdma_traffic_class: traffic_class,
+        rdma_service_level: service_level,
+        ..Config::default()
+    };
+    let outcome = |config: &Config| {
+        let (a, b) = (node_with(0, config, false), node_with(1, config, false));
+        let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+        a.transfer(&b, Direction::Write, &[(near, far, MIB)])
+    };
+    let (done, error) = outcome(&with(Some(100), Some(3)));
+    assert!(done.is_success(), "{error:?}");
+    for config in [with(Some(256), None), with(None, Some(8))] {
+        let (done, error) = outcome(&config);
+        assert!(!done.is_success());
+        let error = error.unwrap().to_string();
+        assert!(
+            error.contains("HcclCommPrepare") || error.contains("the peer's end of the channel failed"),
+            "{error}"
+        );
+    }
+}
