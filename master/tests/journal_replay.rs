@@ -242,6 +242,114 @@ fn a_crash_at_every_step_and_between_two() {
     }
 }
 
+/// Every state that a crash inside a compaction can leave the directory in: the new journal is begun; the snapshot is
+/// written in part, whole, has its name; some of the old files are gone.
+#[test]
+fn a_crash_at_every_step_of_a_compaction() {
+    for seed in 100..106u64 {
+        let directory = tempfile::tempdir().expect("directory");
+        let mut random = Random(seed);
+        let (state, _) = open(options(directory.path()), policy(), Moment(1));
+        state.remount(&segments(), uuid(9), Moment(1)).expect("mount");
+        let mut world = World {
+            state,
+            memory: Memory::default(),
+            puts: Vec::new(),
+            writing: BTreeMap::new(),
+            now: Moment(1),
+        };
+        for round in 0..4 {
+            for _ in 0..60 {
+                world.step(&mut random);
+            }
+            let before = tempfile::tempdir().expect("directory");
+            copy(directory.path(), before.path());
+            world.state.compact_journal();
+            let journal = newest_journal(directory.path());
+            let number = journal.extension().and_then(|number| number.to_str()).expect("number").to_owned();
+            let snapshot = directory.path().join(format!("snapshot.{number}"));
+            let whole = std::fs::read(&snapshot).expect("snapshot");
+            let old: Vec<_> = std::fs::read_dir(before.path())
+                .expect("directory")
+                .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
+                .filter(|name| name != "lock")
+                .collect();
+            // The journals go first.
+            let mut going: Vec<&String> = old.iter().filter(|name| name.starts_with("journal")).collect();
+            going.extend(old.iter().filter(|name| name.starts_with("snapshot")));
+            let stage = |named: bool, written: usize, gone: usize| {
+                let crashed = tempfile::tempdir().expect("directory");
+                copy(before.path(), crashed.path());
+                std::fs::copy(&journal, crashed.path().join(format!("journal.{number}"))).expect("copy");
+                let name = if named { format!("snapshot.{number}") } else { "snapshot.new".to_owned() };
+                std::fs::write(crashed.path().join(name), &whole[..written]).expect("write");
+                for name in &going[..gone] {
+                    std::fs::remove_file(crashed.path().join(name)).expect("remove");
+                }
+                let context =
+                    format!("seed {seed} round {round} named {named} written {written} gone {gone}");
+                // Twice: what the first restart makes of it, the second has to read.
+                world.check_restart(crashed.path(), true, &context);
+                let again = open(options(crashed.path()), policy(), Moment(1));
+                assert_eq!(again.1, Verdict::Used, "{context}");
+            };
+            for written in [0, 1, whole.len() / 2, whole.len()] {
+                stage(false, written, 0);
+            }
+            for gone in 0..=going.len() {
+                stage(true, whole.len(), gone);
+            }
+        }
+    }
+}
+
+/// Compactions run while others put and remove: each of their records is in the snapshot or in the journal after it.
+#[test]
+fn a_compaction_beside_a_load_loses_nothing() {
+    let directory = tempfile::tempdir().expect("directory");
+    let policy = || Policy { eviction_high_watermark: 1.0, lease_ttl_ms: 1, ..policy() };
+    let (state, _) = open(options(directory.path()), policy(), Moment(1));
+    let large = || [segment(1, "a", 1 << 30)];
+    state.remount(&large(), uuid(9), Moment(1)).expect("mount");
+    let compacted = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let loads: Vec<_> = (0..3u64)
+            .map(|thread| {
+                let (state, compacted) = (&state, &compacted);
+                scope.spawn(move || {
+                    let mut random = Random(thread);
+                    for step in 0..1_000_000u64 {
+                        if step > 3000 && compacted.load(std::sync::atomic::Ordering::Acquire) {
+                            break;
+                        }
+                        let key = format!("{thread}-{}", random.below(500)).into_bytes();
+                        if random.below(3) == 0 {
+                            let _ = state.remove(&key, true, Moment(10 + step));
+                        } else {
+                            let config = ReplicateConfig::default();
+                            let _ = common::put(state, uuid(thread), &key, 64, &config, Moment(10 + step));
+                        }
+                        state.flush();
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            state.compact_journal();
+        }
+        assert!(loads.iter().all(|load| !load.is_finished()), "the load lasted");
+        compacted.store(true, std::sync::atomic::Ordering::Release);
+    });
+    let (expected, used) = (keys(&state), state.usage().0);
+    assert!(expected.len() > 500, "{}", expected.len());
+    drop(state);
+    let (again, verdict) = open(options(directory.path()), policy(), Moment(1));
+    assert_eq!(verdict, Verdict::Used);
+    again.remount(&large(), uuid(9), Moment(2)).expect("remount");
+    assert_eq!(keys(&again), expected);
+    assert_eq!(again.usage().0, used, "to the byte");
+}
+
 /// A directory with a journal of a few objects.
 fn small(sync: bool) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("directory");
@@ -367,6 +475,32 @@ fn a_torn_tail_is_dropped_and_a_corrupt_record_ends_trust() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_snapshot_is_whole_or_nothing_is_used() {
+    let directory = small(false);
+    let (state, _) = open(options(directory.path()), policy(), Moment(1));
+    state.compact_journal();
+    drop(state);
+    let snapshot = directory.path().join("snapshot.3");
+    let whole = std::fs::read(&snapshot).expect("snapshot");
+    for change in [whole.len() - 1, whole.len() / 2, 40] {
+        for cut in [false, true] {
+            let copied = tempfile::tempdir().expect("directory");
+            copy(directory.path(), copied.path());
+            let mut bytes = whole.clone();
+            if cut {
+                bytes.truncate(change);
+            } else {
+                bytes[change] ^= 1;
+            }
+            std::fs::write(copied.path().join("snapshot.3"), bytes).expect("write");
+            let (keys, verdict) = restart(options(copied.path()));
+            assert!(keys.is_empty() && matches!(verdict, Verdict::Corrupt(_)), "{change} {cut}: {verdict:?}");
+        }
+    }
+    assert_eq!(restart(options(directory.path())).0.len(), 3);
 }
 
 #[test]

@@ -129,6 +129,59 @@ fn rounds(sync: &str, count: u64) {
     }
 }
 
+/// When there is room again, the journal goes on by itself, and the next restart keeps everything.
+#[test]
+fn a_journal_goes_on_when_the_disk_has_room_again() {
+    if !std::process::Command::new("prlimit")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        mooncake_test_support::skip("no prlimit, which stands for a disk that fills and empties");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let journal = format!("--journal_dir={}", directory.path().display());
+    let mut command = std::process::Command::new("prlimit");
+    command.args([
+        "--fsize=8192:unlimited",
+        "env",
+        "--ignore-signal=XFSZ",
+        env!("CARGO_BIN_EXE_mooncake_master"),
+    ]);
+    command.args(["--rpc_port=0", "--port=0", "--metrics_port=0", "--rpc_address=127.0.0.1"]);
+    let master = Master::start_command(command.args(["--metrics_host=127.0.0.1", &journal]));
+    let mut client = master.client();
+    let segments = || vec![segment(1, "a", 1 << 30)];
+    client.call(&ReMountSegment { segments: segments(), client: uuid(9) }).expect("call").expect("mount");
+    let put = |client: &mut Client, index: u64| {
+        let key = format!("key{index}").into_bytes();
+        let start = PutStart { client: uuid(1), key: &key, length: 64, ..PutStart::default() };
+        client.call(&start).expect("call").expect("space");
+        let object = ObjectMeta { key: &key, checksum: None };
+        client.call(&PutEnd { client: uuid(1), object, ..PutEnd::default() }).expect("call").expect("end");
+    };
+    for index in 0..500 {
+        put(&mut client, index);
+    }
+    let failed =
+        |value: u8| master.http("GET /metrics").1.contains(&format!("\nmaster_journal_failed {value}\n"));
+    assert!(failed(1));
+    let pid = format!("--pid={}", master.child.id());
+    let more = std::process::Command::new("prlimit").args([&pid, "--fsize=unlimited:unlimited"]).status();
+    assert!(more.expect("prlimit").success());
+    common::eventually("a compaction has written everything", || failed(0));
+    put(&mut client, 500);
+    master.kill();
+    let master = Master::start(&[&journal]);
+    let mut client = master.client();
+    client.call(&ReMountSegment { segments: segments(), client: uuid(9) }).expect("call").expect("mount");
+    let keys: Vec<String> = (0..=500).map(|index| format!("key{index}")).collect();
+    let keys = keys.iter().map(String::as_bytes).collect();
+    let found = client.call(&BatchExistKey { keys, tenant: Tenant::default() }).expect("call");
+    assert!(found.iter().all(|found| *found == Ok(true)), "{found:?}");
+}
+
 #[test]
 fn a_full_disk_stops_the_journal_and_nothing_else() {
     let directory = tempfile::tempdir().expect("directory");

@@ -5,7 +5,9 @@ mod common;
 
 use common::{reread_reply, reread_request, session, unhex};
 use mooncake_wire::frame::{RequestHeader, ResponseHeader};
-use mooncake_wire::limits::{MAX_ATTACHMENT_BYTES, MAX_REQUEST_BODY_BYTES};
+use mooncake_wire::limits::{
+    MAX_ATTACHMENT_BYTES, MAX_ELEMENTS, MAX_REQUEST_BODY_BYTES, MAX_RESPONSE_BODY_BYTES, MAX_STRING_BYTES,
+};
 use mooncake_wire::method::{BatchExistKey, ExistKey};
 use mooncake_wire::{DecodeError, ErrorCode, Function, Profile, RpcError};
 
@@ -144,4 +146,61 @@ fn a_refusal_has_the_hash_of_the_answer_it_replaces() {
     assert_eq!(out, unhex("e67dd50200").into_iter().chain((-1400i32).to_le_bytes()).collect::<Vec<_>>());
     assert!(Profile::V0_3_11.encode_refusal(Function::PollRemoveAll, ErrorCode::OK, &mut out).is_err());
     assert!(Profile::V0_3_13.encode_refusal(Function::RemoveAll, ErrorCode::OK, &mut out).is_err());
+}
+
+/// A body in which everything is there: only the limits say no.
+#[test]
+fn every_length_has_its_limit_though_the_bytes_are_there() {
+    let four_wide = |hash: [u8; 4]| -> Vec<u8> {
+        let mut body = hash.to_vec();
+        body[0] |= 1;
+        body.push(2 << 3);
+        body
+    };
+    let length = |count: usize| u32::try_from(count).expect("fits").to_le_bytes();
+    // ExistKey with a key of so many bytes.
+    let with_key = |bytes: usize| {
+        let mut body = four_wide([0xd8, 0x1e, 0xf9, 0x7c]);
+        body.extend_from_slice(&length(bytes));
+        body.resize(body.len() + bytes, b'k');
+        body.extend_from_slice(&length(0));
+        body
+    };
+    let longest = with_key(MAX_STRING_BYTES);
+    let call = Profile::V0_3_13.decode_request::<ExistKey<'_>>(&longest).expect("the longest key");
+    assert_eq!(call.key.len(), MAX_STRING_BYTES);
+    let longer = with_key(MAX_STRING_BYTES + 1);
+    let refused = Profile::V0_3_13.decode_request::<ExistKey<'_>>(&longer).expect_err("too long");
+    assert_eq!(refused, DecodeError::Length { length: MAX_STRING_BYTES as u64 + 1, limit: MAX_STRING_BYTES });
+
+    // BatchExistKey with so many empty keys.
+    let with_keys = |count: usize| {
+        let mut body = four_wide([0x62, 0x8d, 0xf7, 0x00]);
+        body.extend_from_slice(&length(count));
+        body.resize(body.len() + 4 * count, 0);
+        body.extend_from_slice(&length(0));
+        body
+    };
+    let most = with_keys(MAX_ELEMENTS);
+    assert_eq!(
+        Profile::V0_3_13.decode_request::<BatchExistKey<'_>>(&most).expect("the most keys").keys.len(),
+        MAX_ELEMENTS
+    );
+    let more = with_keys(MAX_ELEMENTS + 1);
+    let refused = Profile::V0_3_13.decode_request::<BatchExistKey<'_>>(&more).expect_err("too many");
+    assert!(matches!(refused, DecodeError::Length { limit: MAX_ELEMENTS, .. }), "{refused:?}");
+
+    // Frames: the longest body and attachment, and one byte more.
+    let header = |body_bytes, attachment_bytes| {
+        let header = RequestHeader { sequence: 1, function_id: 2, body_bytes, attachment_bytes };
+        RequestHeader::decode(&header.encode(), MAX_REQUEST_BODY_BYTES)
+    };
+    assert!(header(MAX_REQUEST_BODY_BYTES, MAX_ATTACHMENT_BYTES).is_ok());
+    assert!(header(MAX_REQUEST_BODY_BYTES + 1, 0).is_err());
+    assert!(header(0, MAX_ATTACHMENT_BYTES + 1).is_err());
+    let answer = |body_bytes| {
+        let header = ResponseHeader { error: 0, sequence: 1, body_bytes, attachment_bytes: 0 };
+        ResponseHeader::decode(&header.encode(), MAX_RESPONSE_BODY_BYTES)
+    };
+    assert!(answer(MAX_RESPONSE_BODY_BYTES).is_ok() && answer(MAX_RESPONSE_BODY_BYTES + 1).is_err());
 }

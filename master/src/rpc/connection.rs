@@ -74,10 +74,11 @@ impl Peer {
     /// Notes that a client has pinged or mounted.
     pub(super) fn heard(&mut self, state: &State, client: Uuid) {
         let known = self.clients.contains(&client);
-        if (known || self.clients.len() < MAX_CLIENTS_PER_CONNECTION)
-            && state.heard_on(client, self.connection)
-            && !known
-        {
+        if !known && self.clients.len() >= MAX_CLIENTS_PER_CONNECTION {
+            return;
+        }
+        let remembered = state.heard_on(client, self.connection);
+        if remembered && !known {
             self.clients.push(client);
         }
     }
