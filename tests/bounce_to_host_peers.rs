@@ -14,7 +14,7 @@ mod promise;
 use std::time::Instant;
 
 use interop::{NEWEST, Upstream, address, engine, missing};
-use mooncake_test_support::wait_until;
+use mooncake_test_support::{loopback, wait_until};
 use promise::{LIMIT, Peer, moving, software_npu};
 
 const MIB: u64 = 1 << 20;
@@ -40,6 +40,12 @@ fn transfer(
     format!("transfer {words}")
 }
 
+/// Upstream's engine on the loopback address of these tests; for IPv6 it has to be told.
+fn upstream() -> Option<Upstream> {
+    let six = loopback::address().is_ipv6();
+    Upstream::start(NEWEST, &loopback::host(), if six { &[("MC_USE_IPV6", "1")] } else { &[] })
+}
+
 fn holds(bytes: &[u8], seed: u64) -> bool {
     let words = bytes.chunks_exact(8).map(|bytes| u64::from_ne_bytes(bytes.try_into().unwrap()));
     (1..).zip(words).all(|(position, seen)| seen == word(position, seed))
@@ -50,7 +56,7 @@ fn an_engine_without_npu_by_both_routes() {
     for variables in [&[][..], &[("MOONCAKE_TRANSFER_SAME_HOST", "0")]] {
         let npu = software_npu(1);
         let mut peer = Peer::start_with(&npu, Some(0), variables);
-        let target = engine("127.0.0.1");
+        let target = engine(&loopback::host());
         let buffer = vec![0_u8; LENGTH as usize];
         target.register(address(&buffer), LENGTH, "cpu:0").unwrap();
         let (first, second) = (peer.buffer(0, LENGTH, 1), peer.buffer(0, LENGTH, 2));
@@ -71,7 +77,7 @@ fn an_engine_without_npu_by_both_routes() {
 
 #[test]
 fn upstreams_engine() {
-    let Some(upstream) = Upstream::start(NEWEST, "127.0.0.1", &[]) else { return missing(NEWEST) };
+    let Some(upstream) = upstream() else { return missing(NEWEST) };
     let npu = software_npu(1);
     let mut peer = Peer::start(&npu, Some(0));
     let (first, second) = (peer.buffer(0, LENGTH, 1), peer.buffer(0, LENGTH, 2));
@@ -83,7 +89,7 @@ fn upstreams_engine() {
 
 #[test]
 fn a_stopped_peer_ends_it_at_the_deadline_and_the_memory_is_free() {
-    let Some(upstream) = Upstream::start(NEWEST, "127.0.0.1", &[]) else { return missing(NEWEST) };
+    let Some(upstream) = upstream() else { return missing(NEWEST) };
     let npu = software_npu(1);
     let mut peer = Peer::start(&npu, Some(0));
     let memory = peer.buffer(0, LENGTH, 1);

@@ -19,6 +19,7 @@ use mooncake::control::{Connection, Control, Handler, Hello, Message};
 use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
 use mooncake::error::{Code, Error, Result, Stage};
+use mooncake_test_support::loopback;
 use parking_lot::Mutex;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -108,7 +109,7 @@ fn peer() -> Peer {
 
 impl Peer {
     fn connect(&self, to: &Peer) -> Result<Arc<Connection>> {
-        self.control.connect("127.0.0.1", to.control.port(), &to.incarnation, soon())
+        self.control.connect(&loopback::host(), to.control.port(), &to.incarnation, soon())
     }
 
     fn back(&self, to: &Peer) -> Arc<Connection> {
@@ -233,7 +234,7 @@ fn openings_that_cross_end_in_one_connection() {
 fn another_process_at_the_address_is_told_apart() {
     let (a, b) = (peer(), peer());
     let gone = Incarnation::new(None).unwrap();
-    let error = a.control.connect("127.0.0.1", b.control.port(), &gone, soon()).unwrap_err();
+    let error = a.control.connect(&loopback::host(), b.control.port(), &gone, soon()).unwrap_err();
     assert_eq!(error.code(), Code::StaleIncarnation);
     assert!(a.connect(&b).is_ok(), "the one that is there can be reached");
 }

@@ -10,7 +10,7 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use mooncake::control::{Connection, Control, Handler, Hello, Message, PROTOCOL_V
 use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
 use mooncake::error::{Code, Error, Result};
+use mooncake_test_support::loopback;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -89,7 +90,7 @@ impl Raw {
     }
 
     fn open(target: &Target) -> Self {
-        Self::new(TcpStream::connect(("127.0.0.1", target.control.port())).unwrap())
+        Self::new(loopback::connect(target.control.port()))
     }
 
     /// As a peer that was taken.
@@ -361,7 +362,7 @@ fn a_second_connection_of_a_peer_waits_or_replaces_the_first() {
 
 /// A listener that gives every caller the same answer to its hello, and keeps the connection when asked to.
 fn fake(answer: impl Fn(&Hello) -> Vec<u8> + Send + 'static, callers: usize, keep: bool) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = loopback::listen();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let mut kept = Vec::new();
@@ -426,7 +427,8 @@ fn an_opener_survives_every_kind_of_listener() {
     for (number, (answer, keep, time, code)) in cases.into_iter().enumerate() {
         let port = fake(answer, 1, keep);
         let before = Instant::now();
-        let error = target.control.connect("127.0.0.1", port, &expected, Deadline::after(time)).unwrap_err();
+        let error =
+            target.control.connect(&loopback::host(), port, &expected, Deadline::after(time)).unwrap_err();
         assert_eq!(error.code(), code, "case {number}: {error}");
         assert!(before.elapsed() < LONG / 2, "case {number}");
     }
@@ -434,12 +436,12 @@ fn an_opener_survives_every_kind_of_listener() {
     let port = fake(move |_| encode(Kind::Refused, 0, &later).unwrap(), 1000, false);
     let error = target
         .control
-        .connect("127.0.0.1", port, &expected, Deadline::after(Duration::from_millis(300)))
+        .connect(&loopback::host(), port, &expected, Deadline::after(Duration::from_millis(300)))
         .unwrap_err();
     assert!(matches!(error.code(), Code::Timeout | Code::Socket), "{error}");
     let port = fake(move |hello| hello_frame(&good(hello)), 1, false);
     // Taken, then gone: a loss, and no failure of the opening.
-    target.control.connect("127.0.0.1", port, &expected, soon()).unwrap();
+    target.control.connect(&loopback::host(), port, &expected, soon()).unwrap();
     assert_eq!(target.lost.recv_timeout(LONG).unwrap().0, expected);
 }
 

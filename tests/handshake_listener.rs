@@ -21,6 +21,7 @@ use mooncake::error::{Code, Error, Result, Stage};
 use mooncake::handshake::{Listener, Responder, fetch_descriptor, probe, send_notify};
 use mooncake::metadata;
 use mooncake::notify::{Note, NoteQueue};
+use mooncake_test_support::loopback;
 use proptest::prelude::*;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -59,7 +60,7 @@ fn quick() -> Config {
 }
 
 fn endpoint(listener: &Listener) -> Endpoint {
-    Endpoint::new("127.0.0.1", Some(listener.port())).unwrap()
+    Endpoint::new(&loopback::host(), Some(listener.port())).unwrap()
 }
 
 fn soon() -> Deadline {
@@ -67,7 +68,7 @@ fn soon() -> Deadline {
 }
 
 fn open(listener: &Listener) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", listener.port())).unwrap();
+    let stream = loopback::connect(listener.port());
     stream.set_read_timeout(Some(LONG)).unwrap();
     stream
 }
@@ -302,7 +303,7 @@ fn nobody_there_is_an_error_at_once() {
         let (listener, _) = serve(&config, DESCRIPTOR);
         listener.port()
     };
-    let peer = Endpoint::new("127.0.0.1", Some(port)).unwrap();
+    let peer = Endpoint::new(&loopback::host(), Some(port)).unwrap();
     let error = probe(&peer, &config, soon()).unwrap_err();
     assert_eq!((error.code(), error.code().negative()), (Code::Socket, -102));
     assert!(error.to_string().contains(&port.to_string()), "{error}");
@@ -312,8 +313,8 @@ fn nobody_there_is_an_error_at_once() {
 
 /// A listener that answers one client with a script, then keeps the connection for as long as asked.
 fn fake(reply: Vec<u8>, keep_open: bool) -> (Endpoint, std::thread::JoinHandle<()>) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer = Endpoint::new("127.0.0.1", Some(listener.local_addr().unwrap().port())).unwrap();
+    let listener = loopback::listen();
+    let peer = Endpoint::new(&loopback::host(), Some(listener.local_addr().unwrap().port())).unwrap();
     let thread = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
@@ -400,7 +401,7 @@ fn shutdown_frees_the_port_and_ends_clients() {
     // Another test may hold the port by now; then the bind says so.
     match Listener::bind(&again) {
         Ok(binding) => assert_eq!(binding.port(), port),
-        Err(error) => assert!(TcpStream::connect(("127.0.0.1", port)).is_ok(), "{error}"),
+        Err(error) => assert!(TcpStream::connect((loopback::address(), port)).is_ok(), "{error}"),
     }
 }
 

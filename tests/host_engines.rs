@@ -18,7 +18,7 @@ use mooncake::config::Config;
 use mooncake::engine::{Direction, Engine, EngineOptions, Note, Request, TaskStatus};
 use mooncake::error::Code;
 use mooncake::memory::{HugePages, SharedMemory};
-use mooncake_test_support::{Child, wait_until};
+use mooncake_test_support::{Child, loopback, wait_until};
 
 const LONG: Duration = Duration::from_secs(30);
 const BUFFER: usize = 24 << 20;
@@ -289,9 +289,9 @@ fn every_size_arrives_by_every_route_both_ways_and_both_families() {
 #[test]
 fn a_large_scattered_batch_arrives() {
     for route in ROUTES {
-        let mut peer = Peer::start("127.0.0.1", route);
+        let mut peer = Peer::start(&loopback::host(), route);
         peer.ask("fill 9");
-        let engine = engine("127.0.0.1", route);
+        let engine = engine(&loopback::host(), route);
         let segment = engine.open_segment(&peer.name, true).unwrap();
         let (block, count) = (4096, 4096);
         let near = vec![0_u8; block * count];
@@ -314,8 +314,8 @@ fn a_large_scattered_batch_arrives() {
 #[test]
 fn only_registered_memory_is_reached_and_new_memory_is_found() {
     for route in ROUTES {
-        let mut peer = Peer::start("127.0.0.1", route);
-        let engine = engine("127.0.0.1", route);
+        let mut peer = Peer::start(&loopback::host(), route);
+        let engine = engine(&loopback::host(), route);
         let segment = engine.open_segment(&peer.name, true).unwrap();
         let near = vec![0_u8; 1000];
         let read = |remote, length| {
@@ -338,8 +338,8 @@ fn only_registered_memory_is_reached_and_new_memory_is_found() {
 #[test]
 fn memory_in_use_by_a_peer_cannot_be_withdrawn() {
     for route in ROUTES {
-        let mut peer = Peer::start("127.0.0.1", route);
-        let engine = engine("127.0.0.1", route);
+        let mut peer = Peer::start(&loopback::host(), route);
+        let engine = engine(&loopback::host(), route);
         let segment = engine.open_segment(&peer.name, true).unwrap();
         let near = vec![0_u8; BUFFER];
         let stop = std::sync::atomic::AtomicBool::new(false);
@@ -389,13 +389,13 @@ fn memory_in_use_by_a_peer_cannot_be_withdrawn() {
 #[test]
 fn a_peer_that_stands_still_does_not_touch_what_was_withdrawn() {
     for route in [Route::SameHost, Route::Mapped, Route::Tcp] {
-        let mut writer = Peer::start("127.0.0.1", route);
+        let mut writer = Peer::start(&loopback::host(), route);
         let config = Config {
             force_tcp: route == Route::Tcp,
             handshake_connect_timeout: Duration::from_secs(1),
             ..Config::default()
         };
-        let engine = engine_with("127.0.0.1", config);
+        let engine = engine_with(&loopback::host(), config);
         let shared = SharedMemory::allocate(BUFFER as u64, HugePages::No).unwrap();
         let private = vec![0_u8; BUFFER];
         let base = if route == Route::Mapped { shared.address() } else { address(&private) };
@@ -465,9 +465,9 @@ fn zero(engine: &Engine, base: u64) {
 #[test]
 fn a_killed_peer_is_an_error_soon_and_delays_nobody_else() {
     for route in ROUTES {
-        let mut dying = Peer::start("127.0.0.1", route);
-        let living = Peer::start("127.0.0.1", route);
-        let engine = engine("127.0.0.1", route);
+        let mut dying = Peer::start(&loopback::host(), route);
+        let living = Peer::start(&loopback::host(), route);
+        let engine = engine(&loopback::host(), route);
         let (bad, good) = (
             engine.open_segment(&dying.name, true).unwrap(),
             engine.open_segment(&living.name, true).unwrap(),
@@ -496,9 +496,9 @@ fn a_restarted_peer_is_another_process() {
         // Few ports, so that the name comes back within some attempts.
         let first = 23_000 + (std::process::id() as u16 % 400) * 10 + route as u16 * 3;
         let ports = [("MC_MIN_RPC_PORT", first.to_string()), ("MC_MAX_RPC_PORT", (first + 2).to_string())];
-        let mut old = Peer::start_with("127.0.0.1", route, &ports);
+        let mut old = Peer::start_with(&loopback::host(), route, &ports);
         old.ask("fill 1");
-        let engine = engine("127.0.0.1", route);
+        let engine = engine(&loopback::host(), route);
         let segment = engine.open_segment(&old.name, true).unwrap();
         let near = vec![0_u8; 4096];
         let read = |base| {
@@ -509,7 +509,7 @@ fn a_restarted_peer_is_another_process() {
         old.child.kill();
         let mut new = None;
         assert!(wait_until(LONG, || {
-            let peer = Peer::start_with("127.0.0.1", route, &ports);
+            let peer = Peer::start_with(&loopback::host(), route, &ports);
             if peer.name == old.name {
                 new = Some(peer);
             }
@@ -533,7 +533,8 @@ fn a_restarted_peer_is_another_process() {
 #[test]
 fn many_engines_start_at_once_without_a_collision() {
     let engines: Vec<_> = std::thread::scope(|scope| {
-        let started: Vec<_> = (0..64).map(|_| scope.spawn(|| engine("127.0.0.1", Route::Tcp))).collect();
+        let started: Vec<_> =
+            (0..64).map(|_| scope.spawn(|| engine(&loopback::host(), Route::Tcp))).collect();
         started.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let names: std::collections::HashSet<_> = engines.iter().map(|engine| engine.name().to_owned()).collect();
@@ -546,9 +547,9 @@ fn many_engines_start_at_once_without_a_collision() {
 #[test]
 fn a_bad_block_fails_its_task_alone() {
     for route in [Route::SameHost, Route::Tcp] {
-        let mut peer = Peer::start("127.0.0.1", route);
+        let mut peer = Peer::start(&loopback::host(), route);
         peer.ask("fill 4");
-        let engine = engine("127.0.0.1", route);
+        let engine = engine(&loopback::host(), route);
         let segment = engine.open_segment(&peer.name, true).unwrap();
         // Small, so that it is done at once, and large, so that threads share it; contiguous at the far side, so
         // that the tasks beside the bad one may be one copy.

@@ -6,13 +6,12 @@
 )]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mooncake::config::Config;
 use mooncake::engine::{Direction, Engine, EngineOptions, Request};
-use mooncake_test_support::wait_until;
+use mooncake_test_support::{loopback, wait_until};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -38,9 +37,9 @@ fn asked(engine: &Engine) -> u64 {
 #[test]
 fn without_a_cache_every_transfer_asks_again() {
     for no_metadata_cache in [false, true] {
-        let target = engine("P2PHANDSHAKE", "127.0.0.1", Config::default());
+        let target = engine("P2PHANDSHAKE", &loopback::host(), Config::default());
         let initiator =
-            engine("P2PHANDSHAKE", "127.0.0.1", Config { no_metadata_cache, ..Config::default() });
+            engine("P2PHANDSHAKE", &loopback::host(), Config { no_metadata_cache, ..Config::default() });
         let (far, near) = (vec![7_u8; 4096], vec![0_u8; 4096]);
         let address = |bytes: &[u8]| u64::try_from(bytes.as_ptr().expose_provenance()).unwrap();
         target.register(address(&far), 4096, "cpu:0").unwrap();
@@ -64,16 +63,16 @@ fn without_a_cache_every_transfer_asks_again() {
 
 #[test]
 fn descriptors_are_asked_for_again_in_the_background() {
-    let target = engine("P2PHANDSHAKE", "127.0.0.1", Config::default());
+    let target = engine("P2PHANDSHAKE", &loopback::host(), Config::default());
     let interval = Duration::from_millis(10);
     let config = Config { metadata_refresh_interval: Some(interval), ..Config::default() };
-    let initiator = engine("P2PHANDSHAKE", "127.0.0.1", config);
+    let initiator = engine("P2PHANDSHAKE", &loopback::host(), config);
     initiator.open_segment(target.name(), true).unwrap();
     let before = asked(&target);
     assert!(wait_until(LONG, || asked(&target) >= before + 3));
     // An engine that closes does not wait for the interval, however long it is.
     let config = Config { metadata_refresh_interval: Some(LONG * 100), ..Config::default() };
-    let patient = engine("P2PHANDSHAKE", "127.0.0.1", config);
+    let patient = engine("P2PHANDSHAKE", &loopback::host(), config);
     let started = Instant::now();
     patient.close();
     assert!(started.elapsed() < LONG);
@@ -83,7 +82,7 @@ fn descriptors_are_asked_for_again_in_the_background() {
 
 /// Takes whatever is put and knows nothing: enough for an engine to start.
 fn service() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = loopback::listen();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -108,7 +107,7 @@ fn service() -> String {
             let _ = stream.get_mut().write_all(answer.as_bytes());
         }
     });
-    format!("http://127.0.0.1:{port}/metadata")
+    format!("http://{}/metadata", loopback::session(port))
 }
 
 #[test]
@@ -118,10 +117,10 @@ fn the_port_of_the_name_is_bound_where_upstream_is_told_to() {
     assert!(
         wait_until(LONG, || {
             // It may be taken by somebody else before the engine has it.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = loopback::listen().local_addr().unwrap().port();
             let options = EngineOptions {
                 metadata: uri.clone(),
-                local_name: format!("127.0.0.1:{port}"),
+                local_name: loopback::session(port),
                 device: None,
                 auto_discover: false,
                 config: Config { legacy_rpc_port: true, ..Config::default() },
@@ -132,9 +131,9 @@ fn the_port_of_the_name_is_bound_where_upstream_is_told_to() {
         "no port could be bound"
     );
     let (port, engine_there) = outcome.unwrap();
-    assert_eq!(engine_there.host_and_port(), ("127.0.0.1".to_owned(), port));
+    assert_eq!(engine_there.host_and_port(), (loopback::host(), port));
     engine_there.close();
-    let free = engine(&uri, "127.0.0.1:7", Config::default());
+    let free = engine(&uri, &loopback::session(7), Config::default());
     assert_ne!(free.rpc_port(), 7, "without the variable the port comes from the range");
     free.close();
 }

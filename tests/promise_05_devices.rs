@@ -14,6 +14,7 @@
 
 mod promise;
 
+use mooncake_test_support::loopback;
 use promise::{PAGE, Peer, moving, software_npu};
 
 #[test]
@@ -68,13 +69,18 @@ fn a_thread_without_a_device_may_call_and_stays_without_one() {
     b.quit();
 }
 
+/// The local name for a physical device.
+fn named(device: u32) -> String {
+    format!("{}:0:npu_{device}", loopback::bracketed())
+}
+
 #[test]
 fn a_name_is_physical_and_a_disagreement_names_both() {
     let npu = software_npu(2).variable("CANN_SIM_PHYSICAL_IDS", "4,6");
-    let mut right = Peer::try_start_as("127.0.0.1:0:npu_6", &npu, Some(1), &[]).unwrap();
+    let mut right = Peer::try_start_as(&named(6), &npu, Some(1), &[]).unwrap();
     right.must("install ascend");
     right.quit();
-    let mut wrong = Peer::try_start_as("127.0.0.1:0:npu_4", &npu, Some(1), &[]).unwrap();
+    let mut wrong = Peer::try_start_as(&named(4), &npu, Some(1), &[]).unwrap();
     let failure = wrong.must_fail("install ascend");
     assert_eq!(failure.code(), "invalid-argument", "{failure:?}");
     let message = failure.text("message");
@@ -84,10 +90,10 @@ fn a_name_is_physical_and_a_disagreement_names_both() {
     );
     wrong.quit();
     // No device is bound: the name finds it.
-    let mut named = Peer::try_start_as("127.0.0.1:0:npu_6", &npu, None, &[]).unwrap();
-    named.must("install ascend");
-    named.quit();
-    let mut absent = Peer::try_start_as("127.0.0.1:0:npu_1", &npu, None, &[]).unwrap();
+    let mut found = Peer::try_start_as(&named(6), &npu, None, &[]).unwrap();
+    found.must("install ascend");
+    found.quit();
+    let mut absent = Peer::try_start_as(&named(1), &npu, None, &[]).unwrap();
     let failure = absent.must_fail("install ascend");
     assert_eq!(failure.code(), "device-not-found", "{failure:?}");
     absent.quit();

@@ -16,10 +16,9 @@
 
 mod promise;
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use mooncake_test_support::SoftwareNpu;
+use mooncake_test_support::{SoftwareNpu, loopback};
 use promise::{Failure, PAGE, Peer, moving, software_npu};
 
 /// Everything recovers within this on a machine that is not overloaded; the tests give three times as much.
@@ -28,10 +27,7 @@ const RECOVERY: Duration = Duration::from_secs(10);
 /// A port outside of the kernel's own range that is free now, and so is the next one.
 fn two_ports() -> u16 {
     let start = 20_000 + u16::try_from(std::process::id() % 5000).unwrap() * 2;
-    (start..32_000)
-        .step_by(2)
-        .find(|&port| (port..port + 2).all(|port| TcpListener::bind(("0.0.0.0", port)).is_ok()))
-        .expect("two free ports")
+    (start..32_000).step_by(2).find(|&port| (port..port + 2).all(loopback::is_free)).expect("two free ports")
 }
 
 fn start_at(npu: &SoftwareNpu, device: u32, port: u16) -> Peer {

@@ -21,7 +21,6 @@
 mod promise;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,6 +36,7 @@ use mooncake::handshake;
 use mooncake::memory::SharedFile;
 use mooncake::segment::SegmentDescriptor;
 use mooncake::transport::host::BoardPlace;
+use mooncake_test_support::loopback;
 use promise::{PAGE, Peer, moving, software_npu};
 
 /// Serves one text after another as its descriptor, one per client.
@@ -47,7 +47,7 @@ struct Publisher {
 
 impl Publisher {
     fn start(descriptors: Vec<String>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = loopback::listen();
         let name = listener.local_addr().unwrap().to_string();
         let served = Arc::new(AtomicUsize::new(0));
         let (own, counter) = (name.clone(), Arc::clone(&served));
@@ -173,7 +173,8 @@ fn a_rogue_on_the_control_connection() {
     let victim = SegmentDescriptor::decode(&published).unwrap().ours.unwrap();
     let own = Incarnation::new(None).unwrap();
     let control = Control::start(&config, own.clone(), "rogue:1", Arc::new(Nothing)).unwrap();
-    let connection = control.connect("127.0.0.1", victim.control_port, &victim.incarnation, limit()).unwrap();
+    let connection =
+        control.connect(&loopback::host(), victim.control_port, &victim.incarnation, limit()).unwrap();
     let (lower, higher) = if own.id < victim.incarnation.id {
         (&own, &victim.incarnation)
     } else {

@@ -10,7 +10,7 @@
 mod tcp;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use mooncake::error::Code;
 use mooncake::plan::Direction;
 use mooncake::transport::tcp::wire::{HEADER_BYTES, Header, OK, REJECTED, status};
 use mooncake::transport::tcp::{Served, Tcp};
-use mooncake_test_support::wait_until;
+use mooncake_test_support::{loopback, wait_until};
 use tcp::{
     LONG, Memory, address_of, connect, finished, job, must, pattern, run, serve, settings, target, target_of,
 };
@@ -151,7 +151,7 @@ struct Fake {
 
 impl Fake {
     fn start(script: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = loopback::listen();
         let port = listener.local_addr().unwrap().port();
         let script = Arc::new(script);
         std::thread::spawn(move || {
@@ -355,7 +355,7 @@ fn a_cancelled_write_stops_and_harms_no_other() {
 
 #[test]
 fn a_peer_that_is_gone_is_known_at_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = loopback::listen();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let client = serve(&Memory::of(&[]));

@@ -50,7 +50,8 @@ variables! {
     FORCE_TCP = "MC_FORCE_TCP": Kind::Presence;
     /// Lowest level of log lines that are written: TRACE, DEBUG, INFO, WARNING, ERROR or OFF.
     LOG_LEVEL = "MC_LOG_LEVEL": Kind::Text("");
-    /// Longest time in which a channel between two NPUs has to come up.
+    /// Longest time in which a peer has to be connected, with or without NPU, and a channel between two NPUs has to come
+    /// up.
     ASCEND_CONNECT_TIMEOUT = "ASCEND_CONNECT_TIMEOUT": number(10_000, 1, DAY_MS, "ms");
     /// Longest time one vendor call that moves data may take, once its turn has come.
     ASCEND_TRANSFER_TIMEOUT = "ASCEND_TRANSFER_TIMEOUT" | "ASCEND_TRANSPORT_TRANSFER_TIMEOUT":

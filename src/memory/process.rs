@@ -82,6 +82,11 @@ impl Process {
         Ok(Self { pid, pidfd, opened: Instant::now(), seen_us: AtomicU64::new(0) })
     }
 
+    /// Its number here.
+    pub(crate) fn number(&self) -> libc::pid_t {
+        self.pid
+    }
+
     /// Whether it has not ended.
     pub(crate) fn is_alive(&self) -> bool {
         let mut poll = libc::pollfd { fd: self.pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };

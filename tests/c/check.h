@@ -37,6 +37,19 @@ static inline const char *last_error_text(void) {
         }                                                                                                    \
     } while (0)
 
+/** The loopback address that the engines of these programs are named by; TEST_LOOPBACK can name another one. */
+static inline const char *loopback(void) {
+    const char *chosen = getenv("TEST_LOOPBACK");
+    return chosen && *chosen ? chosen : "127.0.0.1";
+}
+
+/** The name of whoever has a port there, in a buffer of the calling thread. */
+static inline const char *loopback_session(int port) {
+    static _Thread_local char name[64];
+    snprintf(name, sizeof name, strchr(loopback(), ':') ? "[%s]:%d" : "%s:%d", loopback(), port);
+    return name;
+}
+
 static inline long long now_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

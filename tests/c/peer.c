@@ -169,7 +169,7 @@ int main(int count, char **arguments) {
         return 4;
     }
     char name[256];
-    CHECK_EQUAL(getLocalIpAndPort(engine, name, sizeof name), 0);
+    CHECK_EQUAL(mooncake_transfer_session_name(engine, name, sizeof name), 0);
     printf("ready %s\n", name);
 
     char line[1024], a[64], b[256], c[512], order[16];

@@ -16,7 +16,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::Command;
 use std::time::Duration;
 
-use mooncake_test_support::{Child, SoftwareNpu, artifacts, wait_until};
+use mooncake_test_support::{Child, SoftwareNpu, artifacts, loopback, wait_until};
 
 /// Longest time for an answer: nothing of these tests takes as long.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -75,7 +75,7 @@ impl Peer {
         device: Option<u32>,
         variables: &[(&str, &str)],
     ) -> Result<Self, String> {
-        Self::try_start_as("127.0.0.1", npu, device, variables)
+        Self::try_start_as(&loopback::host(), npu, device, variables)
     }
 
     /// The same under a local name.
@@ -89,7 +89,12 @@ impl Peer {
         npu.apply(&mut command);
         command.env("MC_LOG_LEVEL", "WARNING").envs(variables.iter().copied());
         command.arg(device.map_or_else(|| "-".to_owned(), |device| device.to_string())).arg(local_name);
-        let child = Child::start(&mut command);
+        Self::try_start_by(&mut command, npu)
+    }
+
+    /// The same by a command that is complete, and runs the program in its own way.
+    pub fn try_start_by(command: &mut Command, npu: &SoftwareNpu) -> Result<Self, String> {
+        let child = Child::start(command);
         let line =
             child.wait_for_line(LIMIT, |line| line.starts_with("ready ") || line.starts_with("0 failed"));
         let Some(name) = line.strip_prefix("ready ") else { return Err(line) };
@@ -163,6 +168,15 @@ impl Peer {
             Ok(values) => panic!("{command} succeeded: {values}\n{}", self.child.output()),
             Err(failure) => failure,
         }
+    }
+
+    /// Allocates and registers host memory of a kind, `host` or `pool` (which peers of this host map), and fills it with the pattern of `seed`.
+    #[track_caller]
+    pub fn host_buffer(&mut self, kind: &str, length_bytes: u64, seed: u64) -> u64 {
+        let address: u64 = self.must(&format!("{kind} {length_bytes}")).parse().unwrap();
+        self.must(&format!("fill {address} {length_bytes} {seed}"));
+        self.must(&format!("register {address} {length_bytes} cpu:0"));
+        address
     }
 
     /// Allocates and registers memory of a device and fills it with the pattern of `seed`.

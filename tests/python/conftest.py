@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -65,6 +66,16 @@ def run_python(code: str, environment: dict[str, str] | None = None, *arguments:
         text=True,
         timeout=LIMIT_S,
     )
+
+
+def has_ipv6_loopback() -> bool:
+    """Whether ::1 can be bound here."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def stop_threads(process: subprocess.Popen) -> None:

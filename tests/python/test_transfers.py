@@ -1,27 +1,30 @@
 """Host memory between two processes, by every call that moves it."""
 
 import pytest
-from conftest import clean_environment
+from conftest import clean_environment, has_ipv6_loopback
 from mooncake.engine import Code
 
 START = """
 engine = TransferEngine()
-assert engine.initialize("127.0.0.1", "P2PHANDSHAKE", protocol, "") == 0
+assert engine.initialize(host, "P2PHANDSHAKE", protocol, "") == 0
 block = blocks.HostBlock(length, seed)
 assert engine.register_memory(block.address, length) == 0
-result = [f"127.0.0.1:{engine.get_rpc_port()}", block.address]
+result = [(f"[{host}]" if ":" in host else host) + f":{engine.get_rpc_port()}", block.address]
 """
 
 LENGTH = 1 << 20
 
 
-@pytest.fixture(params=["same host", "tcp"])
+@pytest.fixture(params=[(host, route) for host in ("127.0.0.1", "::1") for route in ("same host", "tcp")])
 def pair(peers, request):
-    """A peer with data, and one with room, by either route."""
-    environment = clean_environment(MOONCAKE_TRANSFER_SAME_HOST="1" if request.param == "same host" else "0")
+    """A peer with data, and one with room, by either route and either family of addresses."""
+    host, route = request.param
+    if host == "::1" and not has_ipv6_loopback():
+        pytest.skip("this machine has no IPv6 loopback")
+    environment = clean_environment(MOONCAKE_TRANSFER_SAME_HOST="1" if route == "same host" else "0")
     holder, reader = peers(environment), peers(environment)
-    name, address = holder.run(START, protocol="tcp", length=LENGTH, seed=7)
-    reader.run(START, protocol="rdma", length=LENGTH, seed=-1)
+    name, address = holder.run(START, host=host, protocol="tcp", length=LENGTH, seed=7)
+    reader.run(START, host=host, protocol="rdma", length=LENGTH, seed=-1)
     reader.run("pass", name=name, remote=address)
     return holder, reader
 

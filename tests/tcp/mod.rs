@@ -8,7 +8,7 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use mooncake::plan::{Direction, Extent};
 use mooncake::registry::Registry;
 use mooncake::transport::Job;
 use mooncake::transport::tcp::{Hold, Served, Settings, Target, Tcp, TcpPeer};
+use mooncake_test_support::loopback;
 
 pub const LONG: Duration = Duration::from_secs(30);
 
@@ -71,7 +72,7 @@ pub fn serve(memory: &Arc<Memory>) -> Tcp {
 }
 
 pub fn target(port: u16, version: u32) -> Target {
-    Target { name: "peer".into(), hosts: vec!["127.0.0.1".into()], port, version }
+    Target { name: "peer".into(), hosts: vec![loopback::host()], port, version }
 }
 
 pub fn connect(client: &Tcp, port: u16, version: u32) -> Arc<TcpPeer> {
@@ -136,7 +137,7 @@ pub struct Raw(pub TcpStream);
 
 impl Raw {
     pub fn to(port: u16) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let stream = loopback::connect(port);
         stream.set_read_timeout(Some(LONG)).unwrap();
         stream.set_write_timeout(Some(LONG)).unwrap();
         stream.set_nodelay(true).unwrap();

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use mooncake_test_support::{Child, SoftwareNpu};
+use mooncake_test_support::{Child, SoftwareNpu, loopback};
 
 use crate::build::{Program, succeed};
 
@@ -40,7 +40,7 @@ impl Peer {
     pub fn start(program: &Program, npu: &SoftwareNpu, device: u32) -> Self {
         let mut command = program.command();
         npu.apply(&mut command);
-        command.env("MC_LOG_LEVEL", "WARNING").arg(device.to_string()).arg("127.0.0.1");
+        command.env("MC_LOG_LEVEL", "WARNING").arg(device.to_string()).arg(loopback::host());
         let child = Child::start(&mut command);
         let ready =
             child.wait_for_line(LIMIT, |line| line.starts_with("ready ") || line.starts_with("0 failed"));

@@ -75,11 +75,21 @@ impl Visit {
         if place.file.length_bytes != BOARD_BYTES {
             return Err(no("it shares a table of another layout".into()));
         }
-        let opened = |error: std::io::Error| no(format!("what it shares cannot be opened: {error}"));
+        // The number means another process where the two have different process namespaces.
+        let opened = |error: std::io::Error| {
+            let number = process.number();
+            no(format!(
+                "process {number} here does not let us open what it shares: {error}; that takes the same user and the \
+                 same process namespace (containers: the host's), and a process that may be traced"
+            ))
+        };
         let sealed = Sealed::open(process, &place.file).map_err(opened)?;
         let words = Words(Mapping::of(&sealed).map_err(opened)?);
         if !words.is_answer_to(challenge.words()) {
-            return Err(no("the process of that number here is another one".into()));
+            return Err(no(format!(
+                "process {} here is another one: the two have different process namespaces",
+                process.number()
+            )));
         }
         sealed.mark_in_use().map_err(opened)?;
         if !words.settle(state::TAKEN) {

@@ -41,7 +41,7 @@ fn one(peer: &Peer, device: i32, name: &str, remote: u64, bytes: u64) -> Result<
         let message = format!("{call} left the thread of device {device} with {current:?}");
         Err(Error::new(Code::Internal, Stage::Execute, message))
     };
-    let engine = engine()?;
+    let engine = engine(peer)?;
     check("Engine::new")?;
     engine.install_transport("ascend", None)?;
     check("install_transport")?;
@@ -72,10 +72,11 @@ fn one(peer: &Peer, device: i32, name: &str, remote: u64, bytes: u64) -> Result<
     Ok(())
 }
 
-fn engine() -> Result<Arc<Engine>> {
+/// One more, under the host of the first one.
+fn engine(peer: &Peer) -> Result<Arc<Engine>> {
     Engine::new(EngineOptions {
         metadata: "P2PHANDSHAKE".to_owned(),
-        local_name: "127.0.0.1".to_owned(),
+        local_name: peer.engine.host_and_port().0,
         device: None,
         auto_discover: false,
         config: Config::from_env(),
@@ -88,7 +89,7 @@ pub fn engines(peer: &Peer, count: usize) -> Result<String> {
     let made: Vec<Result<Arc<Engine>>> = std::thread::scope(|scope| {
         let start = || {
             barrier.wait();
-            engine()
+            engine(peer)
         };
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(start)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -4,6 +4,7 @@
 //! - [`artifacts`]: where the libraries and programs of this build are.
 //! - [`Child`]: a child process that is stopped by its own id, with its output captured.
 //! - [`wait_until`]: a bounded wait on a condition, instead of a sleep.
+//! - [`loopback`]: the loopback address, of either family.
 //! - [`peers`]: upstream's released wheels.
 //! - [`SoftwareNpu`]: the environment of a test's own software NPU.
 //!
@@ -13,6 +14,7 @@
 
 pub mod artifacts;
 mod child;
+pub mod loopback;
 mod npu;
 pub mod peers;
 mod skip;
