@@ -87,6 +87,7 @@
 //! | `mct-refresh` | one per engine that is told to refresh | asks for all peers' descriptors again |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
+//! | `mct-huge` | one per engine, while registered memory becomes huge pages | asks the kernel for one after another |
 //! | `mct-heartbeat` | one per store | tells the master that this client lives, and mounts its segments again |
 //! | `mct-unmap` | one per large mapping that ends, briefly | gives its pages back to the kernel, which takes long |
 //! | `mct-data-N` | one to four per engine | the data listener and every TCP lane, those we serve and those we opened |
@@ -170,6 +171,7 @@
 //! | peers of one host that use an engine's memory | `transport/host/board.rs` | `MAX_BOARDS` |
 //! | boards that a peer has asked for and not begun to use | `transport/host/board.rs` | `MAX_UNUSED` |
 //! | ranges that such a peer may use | `transport/host/layout.rs` | `MAX_RANGES` |
+//! | huge pages in a row that the kernel does not make | `engine/huge_pages.rs` | `MAX_FAILURES` |
 //! | pieces of a peer's shared memory that are mapped | `transport/host/peer.rs` | `MAX_IMPORTED` |
 //! | connections of a store to its master | `store/rpc/mod.rs` | `MAX_CONNECTIONS` |
 //! | addresses of masters | `store/rpc/mod.rs` | `MAX_MASTERS` |

@@ -135,6 +135,8 @@ pub struct Config {
     pub staged_slots: u32,
     /// `MOONCAKE_TRANSFER_SAME_HOST`.
     pub same_host: bool,
+    /// `MOONCAKE_TRANSFER_HUGE_PAGES`.
+    pub huge_pages: bool,
     /// `MC_RPC_TIMEOUT_MS`.
     pub rpc_timeout: Duration,
     /// `MC_RPC_CONNECT_TIMEOUT_MS`.
@@ -237,6 +239,7 @@ impl Config {
             staged_slot_bytes: r.number(&table::STAGED_SLOT_BYTES),
             staged_slots: r.number_as(&table::STAGED_SLOTS),
             same_host: !is_off(r, &table::SAME_HOST),
+            huge_pages: !is_off(r, &table::HUGE_PAGES),
             rpc_timeout: milliseconds(r, &table::RPC_TIMEOUT),
             rpc_connect_timeout: milliseconds(r, &table::RPC_CONNECT_TIMEOUT),
             store_setup_timeout: milliseconds(r, &table::STORE_SETUP_TIMEOUT),

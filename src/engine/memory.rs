@@ -70,6 +70,12 @@ impl Engine {
         }
         let regions = registration.commit();
         shared.open_at_peers(&regions);
+        for (range, ..) in ranges.iter().filter(|(.., kind)| *kind == MemoryKind::Host) {
+            // Of memory of our own making it is known already what pages it has.
+            if !shared.shared_memory.lock().contains_key(&range.start()) {
+                shared.huge_pages.add(*range);
+            }
+        }
         shared
             .publish(shared.metadata_deadline())
             .map_err(|error| shared.forget_unpublished(&ranges, error))?;
@@ -243,6 +249,7 @@ impl Shared {
                 log::warn!("{error}");
             }
         }
+        self.huge_pages.withdraw(range.start());
         removal.commit();
         let memory = self.shared_memory.lock().remove(&address);
         drop(memory); // the last one unmaps, which needs no lock of ours

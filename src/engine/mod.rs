@@ -15,6 +15,7 @@ mod closing;
 mod dispatch;
 mod drain;
 mod guests;
+mod huge_pages;
 mod identity;
 mod memory;
 mod npu;
@@ -63,6 +64,7 @@ use borrowed::Borrowed;
 use bounce::Bouncer;
 use closing::Closing;
 use guests::Guests;
+use huge_pages::HugePages;
 use npu::Npu;
 use observed::Observed;
 use refresh::Refresher;
@@ -161,6 +163,8 @@ pub(crate) struct Shared {
     boards: Boards,
     /// The shared memory that registered ranges lie in, by their first address; kept as long as they are.
     shared_memory: Mutex<BTreeMap<u64, SharedMemory>>,
+    /// Registered memory that is being put together into huge pages.
+    huge_pages: HugePages,
     topology: Mutex<Topology>,
     closed: AtomicBool,
     /// The process that made the engine; a child after `fork` has none of its threads.
@@ -217,6 +221,7 @@ impl Engine {
             bouncer: Bouncer::default(),
             boards: Boards::default(),
             shared_memory: Mutex::default(),
+            huge_pages: HugePages::new(config.huge_pages && config.same_host && !config.force_tcp),
             topology: Mutex::new(topology),
             closed: AtomicBool::new(false),
             pid: std::process::id(),

@@ -28,6 +28,7 @@ impl Shared {
             return;
         }
         drop(self.refresher.lock().take());
+        self.huge_pages.stop(Deadline::after(CLOSE_GRACE));
         process::leave(&self.incarnation);
         let deadline = Deadline::after(CLOSE_GRACE);
         // Notes of finished batches and refused submissions leave first; then nothing new can start.

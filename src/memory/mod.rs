@@ -5,6 +5,7 @@
 //! under the contract written there. Memory of our own making, which peers of this host can map, is [`shared`].
 
 pub mod copy;
+pub(crate) mod huge;
 pub(crate) mod io;
 mod location;
 pub(crate) mod mapping;

@@ -1,0 +1,199 @@
+//! Putting the usual pages of memory that is in use together into huge ones.
+//!
+//! The kernel moves memory between processes page by page, and for each usual page looks it up anew; over huge pages
+//! it is twice as fast (measured: 10 to 12 GB/s instead of 4.5 to 5 on one core). The contents stay, whatever reads or
+//! writes meanwhile: the kernel keeps accesses out for the moment, and leaves pages alone that a device has pinned.
+//!
+//! Memory that is not all there is left alone, so that no more of it is used than before.
+
+use std::io;
+use std::sync::LazyLock;
+
+use crate::memory::ByteRange;
+
+/// Where the kernel says how long a huge page is, and whether it makes any.
+const LENGTH: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// Longest huge page that is put together: programs that touch it wait for as long as it takes to copy.
+const MAX_UNIT_BYTES: u64 = 32 << 20;
+
+/// Pages that are asked about at once.
+const ASKED_PAGES: usize = 512;
+
+/// What became of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gathered {
+    /// It is one huge page.
+    Huge,
+    /// Some of its pages are not there.
+    NotThere,
+    /// Not now: pages are pinned, or no huge page is free.
+    Busy,
+    /// Never: the kernel does not do it for this memory, or does not know how.
+    Refused,
+}
+
+/// Length of a huge page; `None` where none are to be made.
+pub(crate) fn unit_bytes() -> Option<u64> {
+    static UNIT: LazyLock<Option<u64>> = LazyLock::new(|| {
+        let never = std::fs::read_to_string(ENABLED).ok()?.contains("[never]");
+        let unit_bytes = std::fs::read_to_string(LENGTH).ok()?.trim().parse::<u64>().ok()?;
+        (!never && unit_bytes.is_power_of_two() && unit_bytes <= MAX_UNIT_BYTES).then_some(unit_bytes)
+    });
+    *UNIT
+}
+
+/// Makes one huge page of memory at an aligned address, if all of it is there.
+pub(crate) fn gather(unit: ByteRange) -> Gathered {
+    match is_there(unit) {
+        Ok(true) => {}
+        Ok(false) => return Gathered::NotThere,
+        Err(error) => return outcome(&error),
+    }
+    let (Ok(start), Ok(length)) = (usize::try_from(unit.start()), usize::try_from(unit.length_bytes()))
+    else {
+        return Gathered::Refused;
+    };
+    let start = std::ptr::with_exposed_provenance_mut::<libc::c_void>(start);
+    // Kernels before 6.1 do not know the advice.
+    // SAFETY: the advice changes no contents and no rights, whatever is mapped there; where nothing is, or not all,
+    // the kernel says so.
+    match unsafe { libc::madvise(start, length, libc::MADV_COLLAPSE) } {
+        0 => Gathered::Huge,
+        _ => outcome(&io::Error::last_os_error()),
+    }
+}
+
+fn outcome(error: &io::Error) -> Gathered {
+    match error.raw_os_error() {
+        // The last is also said where nothing is mapped any more.
+        Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => Gathered::Busy,
+        _ => Gathered::Refused,
+    }
+}
+
+/// Whether every page of a range is in memory.
+fn is_there(range: ByteRange) -> io::Result<bool> {
+    // SAFETY: an integer argument; the call gives a number.
+    let page_bytes = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
+    let mut pages = [0_u8; ASKED_PAGES];
+    let most_bytes = page_bytes.saturating_mul(u64::try_from(ASKED_PAGES).unwrap_or(1));
+    let mut start = range.start();
+    while start < range.end() {
+        let length_bytes = most_bytes.min(range.end() - start);
+        let count = usize::try_from(length_bytes.div_ceil(page_bytes)).unwrap_or(ASKED_PAGES);
+        let native = usize::try_from(start).ok().zip(usize::try_from(length_bytes).ok());
+        let (address, length) = native.ok_or(io::ErrorKind::InvalidInput)?;
+        let address = std::ptr::with_exposed_provenance_mut::<libc::c_void>(address);
+        // SAFETY: the kernel writes one byte for each page of the length, which is at most ASKED_PAGES; of the memory
+        // itself nothing is touched, and where none is mapped it says so.
+        if unsafe { libc::mincore(address, length, pages.as_mut_ptr().cast()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if pages.iter().take(count).any(|page| page & 1 == 0) {
+            return Ok(false);
+        }
+        start = start.saturating_add(length_bytes);
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Memory of the process as a program has it, untouched: `units` whole ones, aligned.
+    pub(crate) struct Private {
+        whole: ByteRange,
+        pub(crate) range: ByteRange,
+    }
+
+    impl Private {
+        pub(crate) fn of(units: u64, unit_bytes: u64) -> Self {
+            let length = usize::try_from((units + 2) * unit_bytes).unwrap();
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            // SAFETY: the kernel picks a place of its own.
+            let base = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
+            assert_ne!(base, libc::MAP_FAILED);
+            let whole = ByteRange::new(base.expose_provenance() as u64, length as u64).unwrap();
+            let start = (whole.start() + 1).next_multiple_of(unit_bytes);
+            let range = ByteRange::new(start, units * unit_bytes).unwrap();
+            // What is forbidden around it keeps the kernel from counting it together with a neighbour.
+            let inside = std::ptr::with_exposed_provenance_mut(usize::try_from(start).unwrap());
+            let (length, rights) =
+                (usize::try_from(range.length_bytes()).unwrap(), libc::PROT_READ | libc::PROT_WRITE);
+            // SAFETY: the range lies inside the new mapping, which nobody knows yet.
+            assert_eq!(unsafe { libc::mprotect(inside, length, rights) }, 0);
+            Self { whole, range }
+        }
+
+        /// The bytes of some units.
+        #[expect(clippy::mut_from_ref, reason = "a test uses one part at a time")]
+        pub(crate) fn bytes(&self, offset: u64, length_bytes: u64) -> &mut [u8] {
+            assert!(offset + length_bytes <= self.range.length_bytes());
+            let start = usize::try_from(self.range.start() + offset).unwrap();
+            // SAFETY: the bytes lie in the mapping, which lives as long as the borrow and is this test's alone.
+            unsafe {
+                std::slice::from_raw_parts_mut(
+                    std::ptr::with_exposed_provenance_mut(start),
+                    usize::try_from(length_bytes).unwrap(),
+                )
+            }
+        }
+
+        /// Bytes of it in huge pages.
+        pub(crate) fn huge_bytes(&self) -> u64 {
+            let facts = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let mut inside = false;
+            let mut sum = 0;
+            for line in facts.lines() {
+                let word = line.split_whitespace().next().unwrap_or_default();
+                if let Some((from, to)) = word.split_once('-') {
+                    let bound = |text| u64::from_str_radix(text, 16).unwrap();
+                    inside = bound(from) < self.range.end() && bound(to) > self.range.start();
+                } else if inside && word == "AnonHugePages:" {
+                    sum += line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024;
+                }
+            }
+            sum
+        }
+    }
+
+    impl Drop for Private {
+        fn drop(&mut self) {
+            let start = std::ptr::with_exposed_provenance_mut(usize::try_from(self.whole.start()).unwrap());
+            // SAFETY: the mapping is this value's alone, and nobody borrows from it any more.
+            unsafe { libc::munmap(start, usize::try_from(self.whole.length_bytes()).unwrap()) };
+        }
+    }
+
+    #[test]
+    fn what_is_there_becomes_huge_and_keeps_its_bytes() {
+        let Some(unit_bytes) = unit_bytes() else {
+            return mooncake_test_support::skip("this kernel makes no huge pages");
+        };
+        let memory = Private::of(3, unit_bytes);
+        let unit = |index| ByteRange::new(memory.range.start() + index * unit_bytes, unit_bytes).unwrap();
+        for (byte, value) in memory.bytes(0, unit_bytes).iter_mut().zip((0..=250_u8).cycle()) {
+            *byte = value;
+        }
+        memory.bytes(unit_bytes, unit_bytes - 4096).fill(7);
+        match gather(unit(0)) {
+            Gathered::Huge => {}
+            other => {
+                return mooncake_test_support::skip(&format!("the kernel puts no pages together: {other:?}"));
+            }
+        }
+        assert!(
+            memory.bytes(0, unit_bytes).iter().zip((0..=250_u8).cycle()).all(|(byte, value)| *byte == value)
+        );
+        assert_eq!(gather(unit(0)), Gathered::Huge, "again");
+        assert_eq!(gather(unit(1)), Gathered::NotThere, "its last page was never touched");
+        assert_eq!(gather(unit(2)), Gathered::NotThere);
+        assert_eq!(memory.huge_bytes(), unit_bytes);
+        let gone = unit(0);
+        drop(memory);
+        assert_ne!(gather(gone), Gathered::Huge, "nothing is mapped there");
+    }
+}
