@@ -155,8 +155,8 @@ fn run_all(faults_there_are: &[&str], kind: Kind) -> Vec<Peer> {
     let mut variables = vec![("MC_LOG_LEVEL", "ERROR")];
     if kind.impatient {
         variables.extend([
-            ("MOONCAKE_TRANSFER_CONTROL_PING_MS", "100"),
-            ("MOONCAKE_TRANSFER_CONTROL_SILENCE_MS", "400"),
+            ("MOONCAKE_TRANSFER_CONTROL_PING_MS", "200"),
+            ("MOONCAKE_TRANSFER_CONTROL_SILENCE_MS", "800"),
         ]);
     }
     if kind.staged {
@@ -211,7 +211,7 @@ fn run_all(faults_there_are: &[&str], kind: Kind) -> Vec<Peer> {
             let fault = faults_there_are[(round >> 40) as usize % faults_there_are.len()];
             if fault == STANDS_STILL {
                 victim.signal("STOP");
-                std::thread::sleep(Duration::from_millis(300 + (round >> 50) % 500));
+                std::thread::sleep(Duration::from_millis(700 + (round >> 50) % 700));
                 victim.signal("CONT");
                 continue;
             }

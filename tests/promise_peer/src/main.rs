@@ -22,6 +22,7 @@ mod store;
 mod usage;
 
 use std::io::{BufRead, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use mooncake::config::Config;
@@ -122,8 +123,13 @@ fn main() {
 
 fn run(peer: &Peer, number: &str, command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
-    match command::run(peer, &words) {
-        Ok(values) => say(&format!("{number} ok {values}")),
-        Err(failure) => say(&format!("{number} failed {}", record(&failure.error, failure.batch))),
+    // Without an answer the test would wait out its time, and not know why.
+    match catch_unwind(AssertUnwindSafe(|| command::run(peer, &words))) {
+        Ok(Ok(values)) => say(&format!("{number} ok {values}")),
+        Ok(Err(failure)) => say(&format!("{number} failed {}", record(&failure.error, failure.batch))),
+        Err(_) => {
+            let failure = serde_json::json!({ "code": "panic", "message": "see the output" });
+            say(&format!("{number} failed {failure}"));
+        }
     }
 }

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cann_sys::LoadOptions;
 use mooncake::config::Config;
 use mooncake::memory::{HugePages, SharedMemory};
 use mooncake::transport::ascend::Runtime;
 use mooncake::transport::ascend::raw::{Context, CopyKind};
+
+/// How long a fault of the engine's may keep the test from its own context.
+const CONTEXT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Allocations by address.
 pub struct Memory {
@@ -140,12 +144,24 @@ impl Memory {
             return work();
         }
         let before = runtime.current_context().unwrap();
-        let context = runtime.create_context(device).unwrap();
+        let context = fresh_context(runtime, device);
         runtime.set_current_context(context).unwrap();
         let result = work();
         restore(runtime, before);
         runtime.destroy_context(context).unwrap();
         result
+    }
+}
+
+/// A context for the test's own work. A scripted fault that was meant for the engine may meet it.
+fn fresh_context(runtime: &Runtime, device: i32) -> Context {
+    let end = Instant::now() + CONTEXT_LIMIT;
+    loop {
+        match runtime.create_context(device) {
+            Ok(context) => return context,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
