@@ -70,6 +70,24 @@ impl Calls {
 /// Upper bounds of the histogram of object sizes, in bytes.
 pub const VALUE_SIZE_BOUNDS: [u64; 7] = [4096, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864];
 
+/// Sizes of the objects of one call, which are counted once.
+#[derive(Debug, Default)]
+pub struct Sizes {
+    objects: [u64; VALUE_SIZE_BOUNDS.len() + 1],
+    bytes: u64,
+}
+
+impl Sizes {
+    /// Adds an object.
+    pub fn add(&mut self, bytes: u64) {
+        let class = VALUE_SIZE_BOUNDS.iter().take_while(|bound| bytes > **bound).count();
+        if let Some(objects) = self.objects.get_mut(class) {
+            *objects += 1;
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -154,13 +172,11 @@ impl Metrics {
         self.calls.get(function as usize)
     }
 
-    /// Counts the size of an object.
-    pub fn value(&self, bytes: u64) {
-        let class =
-            VALUE_SIZE_BOUNDS.iter().position(|bound| bytes <= *bound).unwrap_or(VALUE_SIZE_BOUNDS.len());
-        if let Some(counter) = self.value_sizes.get(class) {
-            counter.increment();
+    /// Counts the sizes of objects.
+    pub fn values(&self, sizes: &Sizes) {
+        for (counter, objects) in self.value_sizes.iter().zip(sizes.objects) {
+            counter.add(objects);
         }
-        self.value_bytes.add(bytes);
+        self.value_bytes.add(sizes.bytes);
     }
 }

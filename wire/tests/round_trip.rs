@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use mooncake_wire::code::Outcome;
 use mooncake_wire::codec::Map;
-use mooncake_wire::lists::{MemoryReplica, encode_replica_lists};
+use mooncake_wire::lists::{Entries, MemoryReplica, Names, encode_entries};
 use mooncake_wire::method::*;
 use mooncake_wire::model::*;
-use mooncake_wire::{EncodeError, ErrorCode, Profile};
+use mooncake_wire::{EncodeError, ErrorCode, Method, Profile};
 use proptest::prelude::*;
 
 fn uuid() -> impl Strategy<Value = Uuid> {
@@ -71,16 +71,42 @@ fn memory_list() -> impl Strategy<Value = Outcome<ReplicaList>> {
     prop_oneof![found, code().prop_map(Err)]
 }
 
-fn borrowed(replica: &Replica) -> MemoryReplica<'_> {
+fn names(replica: &Replica) -> Names {
+    let Placement::Memory(buffer) = &replica.placement else { panic!("a replica in memory") };
+    Names::new(&buffer.protocol, &buffer.endpoint)
+}
+
+fn borrowed<'n>((replica, names): (&Replica, &'n Names)) -> MemoryReplica<'n> {
     let Placement::Memory(buffer) = &replica.placement else { panic!("a replica in memory") };
     MemoryReplica {
         id: replica.id,
         size: buffer.size,
         address: buffer.address,
-        protocol: &buffer.protocol,
-        endpoint: &buffer.endpoint,
+        names,
         status: replica.status,
     }
+}
+
+/// What a master writes for each of these keys, entry by entry, is what the value says.
+fn entries_are<'a, M: Method<'a>>(
+    profile: Profile,
+    value: &M::Reply,
+    count: usize,
+    longest_name: usize,
+    mut entry: impl FnMut(&mut Entries<'_>, usize),
+) -> Result<(), TestCaseError> {
+    let (mut expected, mut written) = (Vec::new(), Vec::new());
+    profile.encode_reply::<M>(value, &mut expected).expect("encode");
+    let encoded = encode_entries::<M>(profile, &mut written, count, longest_name, |entries| {
+        (0..count).for_each(|index| entry(entries, index));
+    });
+    prop_assert_eq!(encoded, Ok(()));
+    prop_assert_eq!(written, expected);
+    let short = encode_entries::<M>(profile, &mut Vec::new(), count + 1, longest_name, |entries| {
+        (0..count).for_each(|index| entry(entries, index));
+    });
+    prop_assert!(short.is_err(), "an entry is missing");
+    Ok(())
 }
 
 fn code() -> impl Strategy<Value = ErrorCode> {
@@ -184,31 +210,54 @@ proptest! {
             prop::collection::vec(memory_list(), 254..300),
         ],
     ) {
+        let names: Vec<Vec<Names>> = lists.iter()
+            .map(|list| list.iter().flat_map(|list| &list.replicas).map(names).collect()).collect();
+        let longest_name = names.iter().flatten().map(Names::longest).max().unwrap_or(0);
         for profile in Profile::ALL.iter().copied() {
-            let (mut value, mut entries) = (Vec::new(), Vec::new());
-            profile.encode_reply::<BatchGetReplicaList<'_>>(&lists, &mut value).expect("encode");
-            let written = encode_replica_lists(profile, &mut entries, lists.len(), |out| {
-                for list in &lists {
-                    match list {
-                        Ok(list) => {
-                            out.found(list.replicas.iter().map(borrowed), list.lease_ttl_ms, list.checksum);
-                        }
-                        Err(code) => out.missing(*code),
-                    }
+            entries_are::<BatchGetReplicaList<'_>>(profile, &lists, lists.len(), longest_name, |entries, index| {
+                match &lists[index] {
+                    Ok(list) => entries.readable(
+                        list.replicas.iter().zip(&names[index]).map(borrowed), list.lease_ttl_ms, list.checksum),
+                    Err(code) => entries.error(*code),
                 }
-            });
-            let long = lists.iter().flatten().flat_map(|list| &list.replicas).map(borrowed)
-                .any(|replica| replica.protocol.len().max(replica.endpoint.len()) > 255);
-            if lists.len() < 256 && long {
+            })?;
+            let started: Vec<Outcome<Vec<Replica>>> =
+                lists.iter().cloned().map(|list| list.map(|list| list.replicas)).collect();
+            entries_are::<BatchPutStart<'_>>(profile, &started, lists.len(), longest_name, |entries, index| {
+                match &started[index] {
+                    Ok(replicas) => entries.replicas(replicas.iter().zip(&names[index]).map(borrowed)),
+                    Err(code) => entries.error(*code),
+                }
+            })?;
+            // A name that was not announced is told by an error, never cut.
+            if lists.len() < 256 && longest_name > 255 {
+                let written = encode_entries::<BatchPutStart<'_>>(profile, &mut Vec::new(), lists.len(), 0, |entries| {
+                    for (list, names) in started.iter().zip(&names) {
+                        match list {
+                            Ok(replicas) => entries.replicas(replicas.iter().zip(names).map(borrowed)),
+                            Err(code) => entries.error(*code),
+                        }
+                    }
+                });
                 prop_assert!(written.is_err());
-            } else {
-                prop_assert_eq!(written, Ok(()));
-                prop_assert_eq!(entries, value);
             }
-            let short = encode_replica_lists(profile, &mut Vec::new(), lists.len() + 1, |out| {
-                lists.iter().for_each(|_| out.missing(ErrorCode::OBJECT_NOT_FOUND));
-            });
-            prop_assert!(short.is_err(), "an entry is missing");
+        }
+    }
+
+    #[test]
+    fn flags_and_ends_written_by_entries_have_the_bytes_of_the_value(
+        flags in prop::collection::vec(prop_oneof![any::<bool>().prop_map(Ok), code().prop_map(Err)], 0..300),
+    ) {
+        for profile in Profile::ALL.iter().copied() {
+            entries_are::<BatchExistKey<'_>>(profile, &flags, flags.len(), 0, |entries, index| match flags[index] {
+                Ok(flag) => entries.flag(flag),
+                Err(code) => entries.error(code),
+            })?;
+            let ends: Vec<Outcome<()>> = flags.iter().map(|flag| flag.map(|_| ())).collect();
+            entries_are::<BatchPutEnd<'_>>(profile, &ends, ends.len(), 0, |entries, index| match ends[index] {
+                Ok(()) => entries.done(),
+                Err(code) => entries.error(code),
+            })?;
         }
     }
 

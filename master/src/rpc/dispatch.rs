@@ -5,7 +5,7 @@ use std::cell::Cell;
 use mooncake_wire::codec::Map;
 use mooncake_wire::error::EncodeError;
 use mooncake_wire::frame::{self, RequestHeader};
-use mooncake_wire::lists;
+use mooncake_wire::lists::{self, Entries};
 use mooncake_wire::message;
 use mooncake_wire::method::*;
 use mooncake_wire::model::{StorageConfig, Uuid};
@@ -168,25 +168,26 @@ impl<'c> Call<'c> {
             .map_err(Failure::Encode)
     }
 
-    /// Tells the replicas of many objects, written from the objects themselves.
-    fn batch_replicas(&self, profile: Profile, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let call = profile.decode_request::<BatchGetReplicaList<'_>>(self.body).map_err(Failure::Decode)?;
-        let (state, now, begin) = (self.state, self.now, out.len());
-        let mut missing = 0;
-        let written = frame::response(out, self.header.sequence, 0, |body| {
-            lists::encode_replica_lists(profile, body, call.keys.len(), |lists| {
-                missing = state.tell_replicas(&call.keys, now, lists);
+    /// Reads the arguments of a batch and runs it; the answer is written by whoever knows it, entry by entry.
+    fn tell<M: Method<'c>>(
+        &self,
+        profile: Profile,
+        out: &mut Vec<u8>,
+        count: impl FnOnce(&M) -> usize,
+        run: impl FnOnce(&M, &mut Entries<'_>),
+    ) -> Result<(), Failure> {
+        let call = profile.decode_request::<M>(self.body).map_err(Failure::Decode)?;
+        let (count, mut failed) = (count(&call), 0);
+        let longest_name = self.state.longest_name();
+        frame::response(out, self.header.sequence, 0, |body| {
+            lists::encode_entries::<M>(profile, body, count, longest_name, |entries| {
+                run(&call, entries);
+                failed = entries.failed();
             })
-        });
-        if written.is_err() {
-            // A name is longer than its length can be said in the narrowest width.
-            out.truncate(begin);
-            return self.run::<BatchGetReplicaList<'_>>(profile, out, |call| {
-                call.keys.iter().map(|key| state.replicas(key, now)).collect()
-            });
-        }
-        if let Some(calls) = state.metrics().calls(Function::BatchGetReplicaList) {
-            calls.batch(call.keys.len(), missing);
+        })
+        .map_err(Failure::Encode)?;
+        if let Some(calls) = self.state.metrics().calls(M::FUNCTION) {
+            calls.batch(count, failed);
         }
         Ok(())
     }
@@ -232,13 +233,21 @@ impl<'c> Call<'c> {
             Function::ExistKey => {
                 self.run::<ExistKey<'_>>(profile, out, |call| Ok(state.exists(call.key, now)))
             }
-            Function::BatchExistKey => self.run::<BatchExistKey<'_>>(profile, out, |call| {
-                call.keys.iter().map(|key| Ok(state.exists(key, now))).collect()
-            }),
+            Function::BatchExistKey => self.tell::<BatchExistKey<'_>>(
+                profile,
+                out,
+                |call| call.keys.len(),
+                |call, entries| state.tell_exists(&call.keys, now, entries),
+            ),
             Function::GetReplicaList => {
                 self.run::<GetReplicaList<'_>>(profile, out, |call| state.replicas(call.key, now))
             }
-            Function::BatchGetReplicaList => self.batch_replicas(profile, out),
+            Function::BatchGetReplicaList => self.tell::<BatchGetReplicaList<'_>>(
+                profile,
+                out,
+                |call| call.keys.len(),
+                |call, entries| state.tell_replicas(&call.keys, now, entries),
+            ),
             Function::GetReplicaListByRegex => self.run::<GetReplicaListByRegex<'_>>(profile, out, |call| {
                 pattern(call.pattern).map(|pattern| Map(state.replicas_by_pattern(&pattern, now)))
             }),
@@ -258,17 +267,23 @@ impl<'c> Call<'c> {
             Function::PutRevoke => self.run::<PutRevoke<'_>>(profile, out, |call| {
                 state.put_revoke(call.client, call.key, call.replica_type)
             }),
-            Function::BatchPutStart => self.run::<BatchPutStart<'_>>(profile, out, |call| {
-                state.batch_put_start(
-                    &PutRequest { client: call.client, config: &call.config, now },
-                    &call.keys,
-                    &call.lengths,
-                )
-            }),
-            Function::BatchPutEnd => self.run::<BatchPutEnd<'_>>(profile, out, |call| {
-                let end = |object| state.put_end(call.client, object, call.replica_type, now);
-                call.objects.iter().map(end).collect()
-            }),
+            Function::BatchPutStart => self.tell::<BatchPutStart<'_>>(
+                profile,
+                out,
+                |call| call.keys.len(),
+                |call, entries| {
+                    let request = PutRequest { client: call.client, config: &call.config, now };
+                    state.tell_put_start(&request, &call.keys, &call.lengths, entries);
+                },
+            ),
+            Function::BatchPutEnd => self.tell::<BatchPutEnd<'_>>(
+                profile,
+                out,
+                |call| call.objects.len(),
+                |call, entries| {
+                    state.tell_put_end(call.client, &call.objects, call.replica_type, now, entries);
+                },
+            ),
             Function::BatchPutRevoke => self.run::<BatchPutRevoke<'_>>(profile, out, |call| {
                 call.keys.iter().map(|key| state.put_revoke(call.client, key, call.replica_type)).collect()
             }),
@@ -285,17 +300,23 @@ impl<'c> Call<'c> {
             Function::UpsertRevoke => self.run::<UpsertRevoke<'_>>(profile, out, |call| {
                 state.put_revoke(call.client, call.key, call.replica_type)
             }),
-            Function::BatchUpsertStart => self.run::<BatchUpsertStart<'_>>(profile, out, |call| {
-                state.batch_upsert_start(
-                    &PutRequest { client: call.client, config: &call.config, now },
-                    &call.keys,
-                    &call.lengths,
-                )
-            }),
-            Function::BatchUpsertEnd => self.run::<BatchUpsertEnd<'_>>(profile, out, |call| {
-                let end = |object| state.put_end(call.client, object, Default::default(), now);
-                call.objects.iter().map(end).collect()
-            }),
+            Function::BatchUpsertStart => self.tell::<BatchUpsertStart<'_>>(
+                profile,
+                out,
+                |call| call.keys.len(),
+                |call, entries| {
+                    let request = PutRequest { client: call.client, config: &call.config, now };
+                    state.tell_upsert_start(&request, &call.keys, &call.lengths, entries);
+                },
+            ),
+            Function::BatchUpsertEnd => self.tell::<BatchUpsertEnd<'_>>(
+                profile,
+                out,
+                |call| call.objects.len(),
+                |call, entries| {
+                    state.tell_put_end(call.client, &call.objects, Default::default(), now, entries);
+                },
+            ),
             Function::BatchUpsertRevoke => self.run::<BatchUpsertRevoke<'_>>(profile, out, |call| {
                 call.keys.iter().map(|key| state.put_revoke(call.client, key, Default::default())).collect()
             }),

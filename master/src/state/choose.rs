@@ -3,6 +3,7 @@
 //! Replicas of one object go to different segment names. Fewer than asked for is success if there is one: the caller
 //! sees how many it got. Order: what the writer prefers, then its own host where that is wanted, then the strategy.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mooncake_wire::model::ReplicateConfig;
@@ -16,9 +17,22 @@ use crate::policy::{Policy, Strategy};
 /// At most this many names are tried for one replica.
 const MAX_PROBES: usize = 100;
 
-/// A small generator (splitmix64): no lock, a seed, no secret.
+/// A small generator (splitmix64): no lock, a seed, no secret. All threads share it, so each call takes a `Dice`.
 #[derive(Debug)]
 pub struct Random(AtomicU64);
+
+/// The generator of one call.
+#[derive(Debug)]
+pub struct Dice(Cell<u64>);
+
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+const fn mixed(state: u64) -> u64 {
+    let mut z = state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
 
 impl Random {
     /// With this seed.
@@ -27,12 +41,18 @@ impl Random {
         Self(AtomicU64::new(seed))
     }
 
+    /// A generator that begins where no other did.
+    #[must_use]
+    pub fn dice(&self) -> Dice {
+        Dice(Cell::new(mixed(self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP))))
+    }
+}
+
+impl Dice {
     fn next(&self) -> u64 {
-        let mut z =
-            self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let state = self.0.get().wrapping_add(STEP);
+        self.0.set(state);
+        mixed(state)
     }
 
     fn below(&self, bound: usize) -> usize {
@@ -52,7 +72,7 @@ pub struct Choice<'c> {
     /// The settings.
     pub policy: &'c Policy,
     /// The generator.
-    pub random: &'c Random,
+    pub dice: &'c Dice,
     /// Now.
     pub now: Moment,
 }
@@ -95,7 +115,7 @@ impl Choice<'_> {
         // First the segments that have their full share, then all: a fresh one is passed over, never starved.
         for ramped in [true, false] {
             let count = self.view.names.len();
-            let start = self.random.below(count);
+            let start = self.dice.below(count);
             for step in 0..count.min(MAX_PROBES) {
                 if ranges.len() >= wanted {
                     return ranges;
@@ -136,7 +156,7 @@ impl Choice<'_> {
     /// A few neighbouring names, the emptiest first.
     fn emptiest(&self, remaining: usize) -> Vec<usize> {
         let count = self.view.names.len();
-        let start = self.random.below(count);
+        let start = self.dice.below(count);
         let mut sample: Vec<(u64, usize)> = (0..count.min(remaining.saturating_mul(6)))
             .map(|step| (start + step) % count)
             .filter_map(|position| {
@@ -166,12 +186,12 @@ impl Choice<'_> {
             return false;
         }
         let share_floor = self.policy.ramp_ms / 10;
-        self.random.next() % self.policy.ramp_ms.max(1) >= age.max(share_floor)
+        self.dice.next() % self.policy.ramp_ms.max(1) >= age.max(share_floor)
     }
 
     fn allocate_in(&self, named: &Named, length: u64) -> Option<Range> {
         let count = named.segments.len();
-        let start = if count > 1 { self.random.below(count) } else { 0 };
+        let start = if count > 1 { self.dice.below(count) } else { 0 };
         (0..count)
             .filter_map(|step| named.segments.get((start + step) % count))
             .find_map(|segment| Range::allocate(segment, length))

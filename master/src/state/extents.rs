@@ -2,9 +2,10 @@
 //!
 //! An allocator of ours, for two reasons that the known offset allocators do not meet: only *free* extents take memory
 //! (an allocated range is remembered by its object and nowhere else), and a replayed journal claims exact ranges.
-//! Best fit over an ordered set; neighbours merge when they are freed.
+//! Best fit over an ordered set; neighbours merge when they are freed. What is left of the extent that was last cut
+//! stands beside the set: a run of puts cuts the same one again and again, and then changes two numbers, not two trees.
 //!
-//! Invariants: free extents neither overlap nor touch; `used + sum of free = size`; every extent starts at a multiple
+//! Invariants: free extents neither overlap nor touch; `used + sum of free = size`; no extent is empty; every extent starts at a multiple
 //! of `GRANULE_BYTES`, and only the one that ends the segment may end elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ pub const GRANULE_BYTES: u64 = 64;
 pub struct Extents {
     size: u64,
     free_bytes: u64,
+    /// The extent that was last cut, offset and length; not in the trees.
+    cut: Option<(u64, u64)>,
     by_offset: BTreeMap<u64, u64>,
     by_length: BTreeSet<(u64, u64)>,
 }
@@ -26,7 +29,7 @@ impl Extents {
     #[must_use]
     pub fn new(size: u64) -> Self {
         let mut extents =
-            Self { size, free_bytes: 0, by_offset: BTreeMap::new(), by_length: BTreeSet::new() };
+            Self { size, free_bytes: 0, cut: None, by_offset: BTreeMap::new(), by_length: BTreeSet::new() };
         extents.put(0, size);
         extents
     }
@@ -40,7 +43,8 @@ impl Extents {
     /// Length of the longest object that fits now.
     #[must_use]
     pub fn largest_free_bytes(&self) -> u64 {
-        self.by_length.last().map_or(0, |(length, _)| *length)
+        let cut = self.cut.map_or(0, |(_, length)| length);
+        self.by_length.last().map_or(cut, |(length, _)| cut.max(*length))
     }
 
     /// What an object of `length` bytes at `offset` takes: whole granules, except at the end of the segment.
@@ -60,6 +64,14 @@ impl Extents {
         }
     }
 
+    /// Puts the extent that was last cut among the others.
+    fn lay_back(&mut self) {
+        if let Some((offset, length)) = self.cut.take() {
+            self.by_offset.insert(offset, length);
+            self.by_length.insert((length, offset));
+        }
+    }
+
     fn take(&mut self, offset: u64, length: u64) {
         self.by_offset.remove(&offset);
         self.by_length.remove(&(length, offset));
@@ -68,15 +80,23 @@ impl Extents {
 
     /// Takes the smallest extent that holds `length` bytes, and returns its offset.
     pub fn allocate(&mut self, length: u64) -> Option<u64> {
-        let &(extent, offset) = self.by_length.range((length, 0)..).next()?;
+        let cut = self.cut.map(|(offset, extent)| (extent, offset)).filter(|(extent, _)| *extent >= length);
+        let other = self.by_length.range((length, 0)..).next().copied();
+        let (extent, offset) = cut.into_iter().chain(other).min()?;
         let taken = self.taken(offset, length)?;
-        self.take(offset, extent);
-        self.put(offset + taken, extent - taken);
+        if cut != Some((extent, offset)) {
+            self.lay_back();
+            self.by_offset.remove(&offset);
+            self.by_length.remove(&(extent, offset));
+        }
+        self.cut = Some((offset + taken, extent - taken)).filter(|(_, rest)| *rest > 0);
+        self.free_bytes -= taken;
         Some(offset)
     }
 
     /// Takes exactly the range of an object that is known from before; false if any of it is not free.
     pub fn claim(&mut self, offset: u64, length: u64) -> bool {
+        self.lay_back();
         let Some(taken) = self.taken(offset, length) else {
             return false;
         };
@@ -98,6 +118,7 @@ impl Extents {
         let Some(taken) = self.taken(offset, length) else {
             return false;
         };
+        self.lay_back();
         let before = self.by_offset.range(..=offset).next_back().map(|(start, extent)| (*start, *extent));
         let after = self.by_offset.range(offset..).next().map(|(start, extent)| (*start, *extent));
         if before.is_some_and(|(start, extent)| start + extent > offset)
@@ -195,7 +216,10 @@ mod tests {
                 prop_assert_eq!(extents.used_bytes(), used);
                 let mut replayed = Extents::new(size);
                 prop_assert!(live.iter().all(|(offset, length)| replayed.claim(*offset, *length)));
-                prop_assert_eq!(replayed.by_offset, extents.by_offset.clone());
+                let mut whole = Extents { by_offset: extents.by_offset.clone(), by_length: extents.by_length.clone(), ..extents };
+                whole.lay_back();
+                prop_assert_eq!(&replayed.by_offset, &whole.by_offset);
+                prop_assert_eq!(replayed.by_length, whole.by_length);
             }
         }
     }

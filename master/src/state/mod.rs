@@ -6,13 +6,15 @@
 //! - `pool`: clients and their segments; gives each call a `View` of the segments that take puts.
 //! - `segment`, `extents`: the free space of a segment; a `Range` gives itself back when it is dropped.
 //! - `shard`, `object`: the object table in shards; a key is hashed once.
+//! - `batch`: how a batch goes through the shards.
 //! - `choose`: which segments a new object goes to.
 //! - `put`, `read`, `remove`, `evict`, `upkeep`: the calls, by what they do.
 //!
 //! # Locks
 //!
 //! In this order, each held for a moment only and never across I/O: eviction, shard, quarantine, `Segment::extents`,
-//! journal buffer. No two shards are locked at once. The pool's lock is taken with none of them held.
+//! journal buffer. Several shards are locked at once only by a batch that reads or ends puts, which waits
+//! for none of them while it has another. The pool's lock is taken with none of them held.
 //!
 //! # Invariants
 //!
@@ -21,6 +23,7 @@
 //! - A replica is readable only if it is complete and its segment is mounted.
 //! - Nothing that holds a lease is evicted.
 
+mod batch;
 mod choose;
 mod evict;
 pub mod extents;
@@ -37,7 +40,7 @@ mod upkeep;
 use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::DefaultHashBuilder;
 use mooncake_wire::model::{self, PingAnswer, Uuid};
@@ -55,16 +58,20 @@ use pool::{Mounted, Pool};
 pub use put::PutRequest;
 pub use read::pattern;
 use segment::{Segment, SegmentStatus};
-use shard::Shard;
-
-/// Number of shards; a power of two.
-const SHARDS: usize = 256;
+use shard::{Locked, SHARDS, Shard};
 
 /// A key with its hash.
 #[derive(Debug, Clone, Copy)]
 struct Hashed<'k> {
     hash: u64,
     key: &'k [u8],
+}
+
+impl Hashed<'_> {
+    /// Number of the key's shard. The table inside uses the low bits and the top seven; these are others.
+    fn shard(self) -> usize {
+        usize::from((self.hash >> 40).to_le_bytes()[0])
+    }
 }
 
 /// Space that nobody may use before a moment.
@@ -98,7 +105,7 @@ impl Ord for Quarantined {
 pub struct State {
     policy: Policy,
     hasher: DefaultHashBuilder,
-    shards: Vec<Mutex<Shard>>,
+    shards: Vec<Locked>,
     pool: Pool,
     quarantine: Mutex<BinaryHeap<Quarantined>>,
     /// One eviction at a time.
@@ -109,7 +116,8 @@ pub struct State {
     nothing_until: AtomicU64,
     /// Sweeps that still have to search for replicas whose segment went.
     searches: AtomicU64,
-    next_id: AtomicU64,
+    /// Of a segment that was ever lent: what an answer has to be able to say.
+    longest_name: AtomicUsize,
     random: Random,
     journal: Option<Journal>,
     metrics: Arc<Metrics>,
@@ -140,14 +148,14 @@ impl State {
     pub fn new(policy: Policy, journal: Option<Journal>, metrics: Arc<Metrics>) -> Self {
         Self {
             hasher: DefaultHashBuilder::default(),
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
+            shards: (0u64..).take(SHARDS).map(Locked::new).collect(),
             pool: Pool::default(),
             quarantine: Mutex::new(BinaryHeap::new()),
             eviction: Mutex::new(()),
             eviction_epoch: AtomicU64::new(0),
             nothing_until: AtomicU64::new(0),
             searches: AtomicU64::new(0),
-            next_id: AtomicU64::new(1),
+            longest_name: AtomicUsize::new(0),
             random: Random::new(policy.seed),
             policy,
             journal,
@@ -179,19 +187,23 @@ impl State {
         Hashed { hash: self.hasher.hash_one(key), key }
     }
 
-    /// The shard of a key. The table inside uses the low bits and the top seven; these are others.
+    /// The shard of a key.
     fn shard(&self, hashed: Hashed<'_>) -> MutexGuard<'_, Shard> {
-        let index = usize::from((hashed.hash >> 40).to_le_bytes()[0]) % SHARDS;
-        self.shard_at(index)
+        self.locked_at(hashed.shard()).lock()
     }
 
-    #[expect(clippy::indexing_slicing, reason = "callers take the index modulo the fixed number of shards")]
+    /// The same, if nobody has it.
+    fn try_shard(&self, hashed: Hashed<'_>) -> Option<MutexGuard<'_, Shard>> {
+        self.locked_at(hashed.shard()).try_lock()
+    }
+
     fn shard_at(&self, index: usize) -> MutexGuard<'_, Shard> {
-        self.shards[index % SHARDS].lock()
+        self.locked_at(index).lock()
     }
 
-    fn new_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the fixed number of shards")]
+    fn locked_at(&self, index: usize) -> &Locked {
+        &self.shards[index % SHARDS]
     }
 
     fn record(&self, record: &Record<'_>) {
@@ -247,6 +259,7 @@ impl State {
         remount: bool,
         now: Moment,
     ) -> Outcome<()> {
+        self.may_be_told(segments.iter());
         let (changes, outcome) = self.pool.mount(segments, client, remount, now);
         for change in changes {
             match change {
@@ -279,6 +292,18 @@ impl State {
             }
         }
         outcome
+    }
+
+    /// Notes the names of segments before anybody can be told of them.
+    fn may_be_told<'s>(&self, segments: impl Iterator<Item = &'s model::Segment>) {
+        let longest = segments.map(|segment| segment.te_endpoint.len().max(segment.protocol.len())).max();
+        self.longest_name.fetch_max(longest.unwrap_or(0), Ordering::AcqRel);
+    }
+
+    /// Length of the longest name that an answer may have to tell.
+    #[must_use]
+    pub fn longest_name(&self) -> usize {
+        self.longest_name.load(Ordering::Acquire)
     }
 
     /// Takes a segment back. One that is not known is taken back already.

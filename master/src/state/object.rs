@@ -41,8 +41,7 @@ impl Replica {
             id: self.id,
             size: self.range.length(),
             address: self.range.address(),
-            protocol: &segment.protocol,
-            endpoint: &segment.endpoint,
+            names: &segment.names,
             status: self.status(),
         }
     }

@@ -303,7 +303,7 @@ impl Pool {
                 let old = Arc::clone(known);
                 if old.base == segment.base
                     && old.size == segment.size
-                    && *old.endpoint == segment.te_endpoint
+                    && **old.names.endpoint() == *segment.te_endpoint
                 {
                     old.set_mounted(now);
                     return Ok(Mounted::Returned(old));
@@ -322,7 +322,7 @@ impl Pool {
     fn displaced(inner: &mut Inner, new: &model::Segment) -> Vec<Arc<Segment>> {
         let overlaps = |segment: &Segment| {
             segment.id != new.id
-                && *segment.endpoint == new.te_endpoint
+                && **segment.names.endpoint() == *new.te_endpoint
                 && segment.base < new.base.saturating_add(new.size)
                 && new.base < segment.base.saturating_add(segment.size)
         };
@@ -413,7 +413,7 @@ impl Pool {
                 .segments
                 .values()
                 .filter(|segment| segment.client == *client && segment.serves())
-                .map(|segment| endpoint_host(&segment.endpoint).to_owned())
+                .map(|segment| endpoint_host(segment.names.endpoint()).to_owned())
                 .collect();
             hosts.sort_unstable();
             hosts.dedup();

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use mooncake_wire::lists::Entries;
 use mooncake_wire::model::{self, ObjectMeta, ReplicaType, ReplicateConfig, SoftPinAction, Uuid};
 use mooncake_wire::{ErrorCode, Outcome};
 use smallvec::SmallVec;
 
-use super::choose::Choice;
+use super::choose::{Choice, Dice};
 use super::object::{Object, Replica, Replicas, Standing};
 use super::pool::View;
 use super::segment::Range;
 use super::shard::Shard;
 use super::{Hashed, State};
 use crate::journal::Record;
+use crate::metrics::Sizes;
 use crate::moment::Moment;
 
 /// Evictions one put runs before it gives up: each takes a fraction of the objects, the oldest first, and the longest
@@ -44,13 +46,60 @@ enum Way {
     Clear,
     /// Nothing any more.
     Replaced(Pins),
-    /// The object itself, to be written again.
-    Reopened(Vec<model::Replica>),
+    /// The object itself, to be written again; that was told.
+    Reopened,
 }
 
 /// Bytes of the metadata budget that a batch knows to be free, so that it does not sum up all shards for each key.
 #[derive(Debug, Default)]
 struct Room(u64);
+
+/// What the puts of one batch share.
+struct Batch<'b> {
+    mode: Mode,
+    request: &'b PutRequest<'b>,
+    /// The segments that take puts.
+    view: Arc<View>,
+    dice: Dice,
+    /// The name of the first key's segment, where the others are to be near it.
+    same_node: Option<Arc<str>>,
+    /// Whether this is the first key's turn.
+    first: bool,
+    room: Room,
+    /// Of the objects that were made.
+    sizes: Sizes,
+}
+
+/// Who is told what came of each put of a batch, in order. The shard of the object is locked meanwhile.
+trait Told {
+    fn started(&mut self, object: &Object);
+    fn refused(&mut self, code: ErrorCode);
+}
+
+impl Told for Vec<Outcome<Vec<model::Replica>>> {
+    fn started(&mut self, object: &Object) {
+        self.push(Ok(object.describe_all()));
+    }
+    fn refused(&mut self, code: ErrorCode) {
+        self.push(Err(code));
+    }
+}
+
+impl Told for Entries<'_> {
+    fn started(&mut self, object: &Object) {
+        self.replicas(object.replicas.iter().map(Replica::tell));
+    }
+    fn refused(&mut self, code: ErrorCode) {
+        self.error(code);
+    }
+}
+
+/// The answer of a batch of one.
+fn only(start: impl FnOnce(&mut Vec<Outcome<Vec<model::Replica>>>)) -> Outcome<Vec<model::Replica>> {
+    let mut told = Vec::with_capacity(1);
+    start(&mut told);
+    told.pop().unwrap_or(Err(ErrorCode::INTERNAL_ERROR))
+}
 
 /// What a put asks for, the same for every key of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +149,7 @@ impl State {
         key: &[u8],
         length: u64,
     ) -> Outcome<Vec<model::Replica>> {
-        self.start_all(Mode::Put, request, &[key], &[length]).pop().unwrap_or(Err(ErrorCode::INTERNAL_ERROR))
+        only(|told| self.start_all(Mode::Put, request, &[key], &[length], told))
     }
 
     /// Allocates space for many new objects; one answer for each.
@@ -110,7 +159,20 @@ impl State {
         keys: &[&[u8]],
         lengths: &[u64],
     ) -> Vec<Outcome<Vec<model::Replica>>> {
-        self.start_all(Mode::Put, request, keys, lengths)
+        let mut told = Vec::with_capacity(keys.len());
+        self.start_all(Mode::Put, request, keys, lengths, &mut told);
+        told
+    }
+
+    /// `batch_put_start`, and tells the answers.
+    pub fn tell_put_start(
+        &self,
+        request: &PutRequest<'_>,
+        keys: &[&[u8]],
+        lengths: &[u64],
+        entries: &mut Entries<'_>,
+    ) {
+        self.start_all(Mode::Put, request, keys, lengths, entries);
     }
 
     /// Allocates space for a new value of an object that may exist.
@@ -123,19 +185,18 @@ impl State {
         key: &[u8],
         length: u64,
     ) -> Outcome<Vec<model::Replica>> {
-        self.start_all(Mode::Upsert, request, &[key], &[length])
-            .pop()
-            .unwrap_or(Err(ErrorCode::INTERNAL_ERROR))
+        only(|told| self.start_all(Mode::Upsert, request, &[key], &[length], told))
     }
 
-    /// `upsert_start` of many; one answer for each.
-    pub fn batch_upsert_start(
+    /// `upsert_start` of many, and tells the answers.
+    pub fn tell_upsert_start(
         &self,
         request: &PutRequest<'_>,
         keys: &[&[u8]],
         lengths: &[u64],
-    ) -> Vec<Outcome<Vec<model::Replica>>> {
-        self.start_all(Mode::Upsert, request, keys, lengths)
+        entries: &mut Entries<'_>,
+    ) {
+        self.start_all(Mode::Upsert, request, keys, lengths, entries);
     }
 
     fn start_all(
@@ -144,52 +205,59 @@ impl State {
         request: &PutRequest<'_>,
         keys: &[&[u8]],
         lengths: &[u64],
-    ) -> Vec<Outcome<Vec<model::Replica>>> {
+        told: &mut impl Told,
+    ) {
         let groups = request.config.group_ids.as_deref();
         let shapes = keys.len() == lengths.len() && groups.is_none_or(|groups| groups.len() == keys.len());
         if let Err(code) = if shapes { request.check(self) } else { Err(ErrorCode::INVALID_PARAMS) } {
-            return keys.iter().map(|_| Err(code)).collect();
+            keys.iter().for_each(|_| told.refused(code));
+            return;
         }
-        let view = self.pool.view();
-        let mut same_node: Option<Arc<str>> = None;
-        let mut room = Room::default();
-        keys.iter()
-            .zip(lengths)
-            .enumerate()
-            .map(|(index, (key, length))| {
-                let group = groups.and_then(|groups| groups.get(index)).filter(|group| !group.is_empty());
-                self.admit(key.len(), &mut room, request.now)?;
-                let started =
-                    self.start(mode, request, &view, self.hashed(key), *length, group, same_node.as_deref())?;
-                if index == 0 && request.config.prefer_alloc_in_same_node {
-                    same_node = started.1;
-                }
-                Ok(started.0)
-            })
-            .collect()
+        let mut batch = Batch {
+            mode,
+            request,
+            view: self.pool.view(),
+            dice: self.random.dice(),
+            same_node: None,
+            first: true,
+            room: Room::default(),
+            sizes: Sizes::default(),
+        };
+        let mut groups = groups.unwrap_or_default().iter();
+        let mut lengths = lengths.iter().copied();
+        self.each_hashed(keys, |hashed| {
+            let group = groups.next().filter(|group| !group.is_empty());
+            let length = lengths.next().unwrap_or(0);
+            let started = self
+                .admit(hashed.key.len(), &mut batch.room, request.now)
+                .and_then(|()| self.start(&mut batch, hashed, length, group, told));
+            batch.first = false;
+            if let Err(code) = started {
+                told.refused(code);
+            }
+        });
+        self.metrics.values(&batch.sizes);
     }
 
-    /// Starts one put; also answers the name of the segment of its first replica.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, of which a batch shares most")]
+    /// Starts one put, and tells what came of it if it is not an error.
     fn start(
         &self,
-        mode: Mode,
-        request: &PutRequest<'_>,
-        view: &View,
+        batch: &mut Batch<'_>,
         hashed: Hashed<'_>,
         length: u64,
         group: Option<&String>,
-        same_node: Option<&str>,
-    ) -> Outcome<(Vec<model::Replica>, Option<Arc<str>>)> {
+        told: &mut impl Told,
+    ) -> Outcome<()> {
         if hashed.key.is_empty() || hashed.key.len() > MAX_KEY_BYTES || length == 0 {
             return Err(ErrorCode::INVALID_PARAMS);
         }
+        let request = batch.request;
         let mut choice = Choice {
-            view,
+            view: &batch.view,
             config: request.config,
-            same_node,
+            same_node: batch.same_node.as_deref(),
             policy: &self.policy,
-            random: &self.random,
+            dice: &batch.dice,
             now: request.now,
         };
         let wanted = request.config.replica_num;
@@ -198,34 +266,37 @@ impl State {
             let epoch = self.eviction_epoch();
             {
                 let mut shard = self.shard(hashed);
-                match self.make_way(mode, request, &mut shard, hashed, length)? {
+                match self.make_way(batch.mode, request, &mut shard, hashed, length, told)? {
                     Way::Clear => {}
                     Way::Replaced(old) => pins = old,
-                    Way::Reopened(replicas) => return Ok((replicas, None)),
+                    Way::Reopened => return Ok(()),
                 }
                 let ranges = choice.allocate(length);
-                if !ranges.is_empty() {
+                if let Some(first) = ranges.first() {
                     if (ranges.len() as u64) < wanted {
                         self.metrics.put_partial_allocations.increment();
                     }
-                    let name = ranges.first().map(|range| Arc::clone(&range.segment().name));
-                    let object = self.new_object(request, hashed, ranges, group, pins);
-                    let replicas = object.describe_all();
+                    if batch.first && request.config.prefer_alloc_in_same_node {
+                        batch.same_node = Some(Arc::clone(&first.segment().name));
+                    }
+                    let object = self.new_object(request, &mut shard, hashed, ranges, group, pins);
                     if self.journal.is_some() {
                         self.record(&Record::Object(object.record()));
                     }
-                    if let Some(old) = shard.insert(hashed.hash, object) {
-                        self.discard(old);
-                    }
-                    self.metrics.value(length);
-                    return Ok((replicas, name));
+                    told.started(shard.add(hashed.hash, object));
+                    batch.sizes.add(length);
+                    return Ok(());
                 }
             }
-            let fits =
-                view.names.iter().flat_map(|named| &named.segments).any(|segment| segment.size >= length);
+            let fits = batch
+                .view
+                .names
+                .iter()
+                .flat_map(|named| &named.segments)
+                .any(|segment| segment.size >= length);
             if !fits || attempt >= MAX_EVICTIONS_PER_PUT || !self.evict_for_put(request.now, epoch) {
                 // A segment whose owner may be gone is better than none.
-                match view.doubtful.as_deref() {
+                match batch.view.doubtful.as_deref() {
                     Some(doubtful) if !std::ptr::eq(choice.view, doubtful) => choice.view = doubtful,
                     _ => break,
                 }
@@ -262,6 +333,7 @@ impl State {
     fn new_object(
         &self,
         request: &PutRequest<'_>,
+        shard: &mut Shard,
         hashed: Hashed<'_>,
         ranges: SmallVec<[Range; 1]>,
         group: Option<&String>,
@@ -269,7 +341,7 @@ impl State {
     ) -> Box<Object> {
         let preserve = request.config.soft_pin_action == SoftPinAction::Preserve;
         let replicas: Replicas =
-            ranges.into_iter().map(|range| Replica { id: self.new_id(), range, complete: false }).collect();
+            ranges.into_iter().map(|range| Replica { id: shard.new_id(), range, complete: false }).collect();
         Box::new(Object {
             key: hashed.key.into(),
             id: replicas.first().map_or(0, |replica| replica.id),
@@ -295,6 +367,7 @@ impl State {
         shard: &mut Shard,
         hashed: Hashed<'_>,
         length: u64,
+        told: &mut impl Told,
     ) -> Outcome<Way> {
         let now = request.now;
         let Some(object) = shard.get(hashed.hash, hashed.key) else {
@@ -316,7 +389,8 @@ impl State {
             && object.length() == length
             && object.replicas.iter().all(Replica::readable);
         if mode == Mode::Upsert && in_place {
-            return Ok(Way::Reopened(self.reopen(request, shard, hashed)));
+            self.reopen(request, shard, hashed, told);
+            return Ok(Way::Reopened);
         }
         let Some(object) = shard.remove(hashed.hash, hashed.key) else {
             return Ok(Way::Clear);
@@ -330,8 +404,7 @@ impl State {
         Ok(if mode == Mode::Upsert { Way::Replaced(pins) } else { Way::Clear })
     }
 
-    fn reopen(&self, request: &PutRequest<'_>, shard: &mut Shard, hashed: Hashed<'_>) -> Vec<model::Replica> {
-        let mut replicas = Vec::new();
+    fn reopen(&self, request: &PutRequest<'_>, shard: &mut Shard, hashed: Hashed<'_>, told: &mut impl Told) {
         shard.settle(hashed.hash, hashed.key, |object| {
             for replica in &mut object.replicas {
                 replica.complete = false;
@@ -344,9 +417,8 @@ impl State {
                 object.soft_pin_until = Moment::NEVER;
             }
             self.record(&Record::Reopened { id: object.id, owner: object.owner });
-            replicas = object.describe_all();
+            told.started(object);
         });
-        replicas
     }
 
     /// Takes an object out of use whose bytes somebody may still touch: its writer, or a reader with a lease.
@@ -373,26 +445,56 @@ impl State {
         now: Moment,
     ) -> Outcome<()> {
         let hashed = self.hashed(object.key);
-        let mut shard = self.shard(hashed);
-        let known = shard.get(hashed.hash, hashed.key).ok_or(ErrorCode::OBJECT_NOT_FOUND)?;
-        Self::check_writer(known, client, kind)?;
-        match known.standing() {
-            Standing::Readable => return Ok(()),
-            Standing::Processing => {}
-            Standing::Awaiting | Standing::Lost => return Err(ErrorCode::OBJECT_NOT_FOUND),
-        }
-        shard.settle(hashed.hash, hashed.key, |known| {
+        self.end(&mut self.shard(hashed), client, hashed, object.checksum, kind, now)
+    }
+
+    /// `put_end` of many, and tells the answers.
+    pub fn tell_put_end(
+        &self,
+        client: Uuid,
+        objects: &[ObjectMeta<'_>],
+        kind: ReplicaType,
+        now: Moment,
+        entries: &mut Entries<'_>,
+    ) {
+        let keys: Vec<&[u8]> = objects.iter().map(|object| object.key).collect();
+        let mut checksums = objects.iter().map(|object| object.checksum);
+        self.each_locked(&keys, |hashed, shard| {
+            match self.end(shard, client, hashed, checksums.next().flatten(), kind, now) {
+                Ok(()) => entries.done(),
+                Err(code) => entries.error(code),
+            }
+        });
+    }
+
+    fn end(
+        &self,
+        shard: &mut Shard,
+        client: Uuid,
+        hashed: Hashed<'_>,
+        checksum: Option<u64>,
+        kind: ReplicaType,
+        now: Moment,
+    ) -> Outcome<()> {
+        let ended = shard.settle(hashed.hash, hashed.key, |known| {
+            Self::check_writer(known, client, kind)?;
+            match known.standing() {
+                Standing::Readable => return Ok(()),
+                Standing::Processing => {}
+                Standing::Awaiting | Standing::Lost => return Err(ErrorCode::OBJECT_NOT_FOUND),
+            }
             for replica in &mut known.replicas {
                 replica.complete = true;
             }
-            known.checksum = object.checksum;
+            known.checksum = checksum;
             known.lease_until = now;
             if known.soft_pin_ttl_ms > 0 && known.soft_pin_until == Moment::NEVER {
                 known.soft_pin_until = now.after_ms(known.soft_pin_ttl_ms);
             }
-            self.record(&Record::Completed { id: known.id, checksum: object.checksum });
+            self.record(&Record::Completed { id: known.id, checksum });
+            Ok(())
         });
-        Ok(())
+        ended.unwrap_or(Err(ErrorCode::OBJECT_NOT_FOUND))
     }
 
     /// Gives up a put.

@@ -1,12 +1,13 @@
 //! Reads: whether and where. Each grants a lease, within which the object is not evicted.
 
-use mooncake_wire::lists::ReplicaLists;
+use mooncake_wire::lists::Entries;
 use mooncake_wire::model::{self, ReplicaList};
 use mooncake_wire::{ErrorCode, Outcome};
 use regex::bytes::Regex;
 
-use super::State;
 use super::object::{Object, Standing};
+use super::shard::Shard;
+use super::{Hashed, State};
 use crate::moment::Moment;
 
 /// Most bytes a compiled pattern may take: a pattern comes from a client.
@@ -38,9 +39,17 @@ impl State {
     /// Whether an object is readable; if so, it has a lease.
     pub fn exists(&self, key: &[u8], now: Moment) -> bool {
         let hashed = self.hashed(key);
-        let mut shard = self.shard(hashed);
-        let found = shard.get_mut(hashed.hash, key).filter(|object| object.standing() == Standing::Readable);
-        match found {
+        self.exists_in(&mut self.shard(hashed), hashed, now)
+    }
+
+    /// Tells the same of many objects.
+    pub fn tell_exists(&self, keys: &[&[u8]], now: Moment, entries: &mut Entries<'_>) {
+        self.each_locked(keys, |hashed, shard| entries.flag(self.exists_in(shard, hashed, now)));
+    }
+
+    fn exists_in(&self, shard: &mut Shard, hashed: Hashed<'_>, now: Moment) -> bool {
+        let found = shard.get_mut(hashed.hash, hashed.key);
+        match found.filter(|object| object.standing() == Standing::Readable) {
             Some(object) => {
                 self.lease(object, now);
                 true
@@ -55,7 +64,8 @@ impl State {
     /// `OBJECT_NOT_FOUND`, `REPLICA_IS_NOT_READY`.
     pub fn replicas(&self, key: &[u8], now: Moment) -> Outcome<ReplicaList> {
         let mut sums = Sums::default();
-        let found = self.read(key, now, &mut sums, |object| ReplicaList {
+        let hashed = self.hashed(key);
+        let found = self.read(&mut self.shard(hashed), hashed, now, &mut sums, |object| ReplicaList {
             replicas: object.describe(),
             lease_ttl_ms: self.policy.lease_ttl_ms,
             checksum: object.checksum,
@@ -64,23 +74,26 @@ impl State {
         found
     }
 
-    /// Tells the same of many objects; the answer is how many have nothing to be told.
-    pub fn tell_replicas(&self, keys: &[&[u8]], now: Moment, lists: &mut ReplicaLists<'_>) -> usize {
+    /// Tells the same of many objects.
+    pub fn tell_replicas(&self, keys: &[&[u8]], now: Moment, entries: &mut Entries<'_>) {
         let mut sums = Sums::default();
-        let mut missing = 0;
-        for key in keys {
-            let told = self.read(key, now, &mut sums, |object| {
+        let lease_ttl_ms = self.policy.lease_ttl_ms;
+        self.each_locked(keys, |hashed, shard| {
+            let told = self.read(shard, hashed, now, &mut sums, |object| {
+                if let [only] = &*object.replicas {
+                    // It is what makes the object readable.
+                    entries.readable(std::iter::once(only.tell()), lease_ttl_ms, object.checksum);
+                    return;
+                }
                 let readable = object.readable();
                 let replicas = readable.iter().map(|replica| replica.tell());
-                lists.found(replicas, self.policy.lease_ttl_ms, object.checksum);
+                entries.readable(replicas, lease_ttl_ms, object.checksum);
             });
             if let Err(code) = told {
-                lists.missing(code);
-                missing += 1;
+                entries.error(code);
             }
-        }
+        });
         self.count(&sums);
-        missing
     }
 
     fn count(&self, sums: &Sums) {
@@ -89,18 +102,17 @@ impl State {
         self.metrics.hit_bytes.add(sums.bytes);
     }
 
-    /// What `tell` makes of a readable object, which has a lease then. The object's shard is locked meanwhile.
+    /// What `tell` makes of a readable object, which has a lease then.
     fn read<T>(
         &self,
-        key: &[u8],
+        shard: &mut Shard,
+        hashed: Hashed<'_>,
         now: Moment,
         sums: &mut Sums,
         tell: impl FnOnce(&Object) -> T,
     ) -> Outcome<T> {
         sums.reads += 1;
-        let hashed = self.hashed(key);
-        let mut shard = self.shard(hashed);
-        let object = shard.get_mut(hashed.hash, key).ok_or(ErrorCode::OBJECT_NOT_FOUND)?;
+        let object = shard.get_mut(hashed.hash, hashed.key).ok_or(ErrorCode::OBJECT_NOT_FOUND)?;
         match object.standing() {
             Standing::Readable => {}
             Standing::Processing => return Err(ErrorCode::REPLICA_IS_NOT_READY),

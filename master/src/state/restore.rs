@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mooncake_wire::model::Uuid;
 use smallvec::SmallVec;
@@ -66,8 +65,11 @@ impl State {
     /// Takes over what a journal says: its segments wait to be mounted again, and its objects with them. Answers how
     /// many objects wait.
     pub fn restore(&self, replayed: Replayed, now: Moment) -> usize {
-        self.next_id.fetch_max(replayed.next_id, Ordering::AcqRel);
+        for shard in &self.shards {
+            shard.lock().ids_from(replayed.next_id);
+        }
         let mut segments: HashMap<Uuid, Arc<Segment>> = HashMap::new();
+        self.may_be_told(replayed.segments.iter().map(|(segment, _)| segment));
         for (description, client) in &replayed.segments {
             let segment = Arc::new(Segment::new(description, *client, SegmentStatus::Awaiting, now));
             segments.insert(segment.id, Arc::clone(&segment));

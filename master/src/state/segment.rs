@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use mooncake_wire::lists::Names;
 use mooncake_wire::model::{self, Uuid};
 use parking_lot::Mutex;
 
@@ -86,16 +87,19 @@ pub struct Segment {
     pub base: u64,
     /// Length in bytes.
     pub size: u64,
-    /// Where the client's transfer engine listens.
-    pub endpoint: Arc<str>,
-    /// Its protocol.
-    pub protocol: Arc<str>,
-    /// Copies of the two, since every answer that names a replica takes and gives them back.
+    /// Where the client's transfer engine listens, and its protocol.
+    pub names: Names,
+    /// Copies of the two, since every answer that names a replica by a value takes and gives them back.
     told: Striped<Told>,
-    extents: Mutex<Extents>,
     status: AtomicU8,
     mounted_at: AtomicU64,
+    extents: Apart<Mutex<Extents>>,
 }
+
+/// On lines of memory of its own: what puts change again and again stands apart from what reads look at.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Apart<T>(T);
 
 impl Segment {
     /// A segment as a client describes it, in the given state.
@@ -110,15 +114,14 @@ impl Segment {
             host: host.into(),
             base: segment.base,
             size: segment.size,
-            endpoint: segment.te_endpoint.as_str().into(),
-            protocol: protocol.into(),
+            names: Names::new(protocol, &segment.te_endpoint),
             told: Striped::new(|| Told {
                 endpoint: segment.te_endpoint.as_str().into(),
                 protocol: protocol.into(),
             }),
-            extents: Mutex::new(Extents::new(segment.size)),
             status: AtomicU8::new(status.code()),
             mounted_at: AtomicU64::new(now.0),
+            extents: Apart(Mutex::new(Extents::new(segment.size))),
         }
     }
 
@@ -130,8 +133,8 @@ impl Segment {
             name: self.name.to_string(),
             base: self.base,
             size: self.size,
-            te_endpoint: self.endpoint.to_string(),
-            protocol: self.protocol.to_string(),
+            te_endpoint: self.names.endpoint().to_string(),
+            protocol: self.names.protocol().to_string(),
             host_id: self.host.to_string(),
         }
     }
@@ -151,7 +154,7 @@ impl Segment {
 
     /// Moves it on. The extents' lock is held so that no allocation is under way when it stops taking puts.
     pub(super) fn set_status(&self, status: SegmentStatus) {
-        let _extents = self.extents.lock();
+        let _extents = self.extents.0.lock();
         self.status.store(status.code(), Ordering::Release);
     }
 
@@ -175,13 +178,13 @@ impl Segment {
     /// Bytes allocated, rounding included.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        self.extents.lock().used_bytes()
+        self.extents.0.lock().used_bytes()
     }
 
     /// Length of the longest object that fits now.
     #[must_use]
     pub fn largest_free_bytes(&self) -> u64 {
-        self.extents.lock().largest_free_bytes()
+        self.extents.0.lock().largest_free_bytes()
     }
 }
 
@@ -197,7 +200,7 @@ impl Range {
     /// Allocates `length` bytes, if the segment takes puts and has them in one piece.
     #[must_use]
     pub fn allocate(segment: &Arc<Segment>, length: u64) -> Option<Self> {
-        let mut extents = segment.extents.lock();
+        let mut extents = segment.extents.0.lock();
         if !matches!(segment.status(), SegmentStatus::Mounted | SegmentStatus::Doubtful) {
             return None;
         }
@@ -209,7 +212,7 @@ impl Range {
     /// Claims a range that the journal knows.
     #[must_use]
     pub fn claim(segment: &Arc<Segment>, offset: u64, length: u64) -> Option<Self> {
-        if !segment.extents.lock().claim(offset, length) {
+        if !segment.extents.0.lock().claim(offset, length) {
             return None;
         }
         Some(Self { segment: Arc::clone(segment), offset, length })
@@ -254,7 +257,7 @@ impl Range {
 
 impl Drop for Range {
     fn drop(&mut self) {
-        let freed = self.segment.extents.lock().free(self.offset, self.length);
+        let freed = self.segment.extents.0.lock().free(self.offset, self.length);
         debug_assert!(freed, "a range is freed once");
     }
 }

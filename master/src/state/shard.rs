@@ -4,10 +4,16 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::object::Object;
 use super::segment::Segment;
 use crate::moment::Moment;
+
+/// Number of shards; a power of two.
+pub const SHARDS: usize = 256;
+/// From one id of a shard to the next.
+const ID_STEP: u64 = SHARDS as u64;
 
 /// A place in the table: the hash stands beside the object, so that most foreign keys are told apart without it.
 #[derive(Debug)]
@@ -16,11 +22,38 @@ pub struct Slot {
     object: Box<Object>,
 }
 
-/// The objects of one shard. Aligned, so that threads in two shards do not take a line of memory from each other.
-#[derive(Debug, Default)]
+/// A shard and its lock. Aligned, so that threads in two shards do not take a line of memory from each other, and so
+/// that the lock and the start of the table stand on one.
+#[derive(Debug)]
 #[repr(align(64))]
+pub struct Locked(Mutex<Shard>);
+
+impl Locked {
+    /// The shard with this number, which is below `SHARDS`.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(Mutex::new(Shard::new(number)))
+    }
+
+    /// The shard, for the caller alone.
+    #[inline]
+    pub fn lock(&self) -> MutexGuard<'_, Shard> {
+        self.0.lock()
+    }
+
+    /// The same, if nobody has it.
+    #[inline]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Shard>> {
+        self.0.try_lock()
+    }
+}
+
+/// The objects of one shard.
+#[derive(Debug)]
 pub struct Shard {
     table: HashTable<Slot>,
+    /// What the next replica is called.
+    next_id: u64,
     tally: Tally,
     /// Objects that were taken out so far.
     removed: u64,
@@ -60,6 +93,24 @@ impl Tally {
 const SHRINK_SLACK: usize = 64;
 
 impl Shard {
+    const fn new(number: u64) -> Self {
+        let tally = Tally { processing: 0, soft_pins: 0, key_bytes: 0 };
+        Self { table: HashTable::new(), next_id: ID_STEP + number, tally, removed: 0 }
+    }
+
+    /// An id that no other replica has, of any shard. Those of one key grow: a key stays with its shard.
+    pub const fn new_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += ID_STEP;
+        id
+    }
+
+    /// From now on, ids are at least `first`.
+    pub fn ids_from(&mut self, first: u64) {
+        let number = self.next_id % ID_STEP;
+        self.next_id = self.next_id.max(first.next_multiple_of(ID_STEP) + number);
+    }
+
     /// Number of objects.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -103,6 +154,14 @@ impl Shard {
         self.table.find(hash, |slot| slot.hash == hash && *slot.object.key == *key).map(|slot| &*slot.object)
     }
 
+    /// Sees to it that what `get_mut` looks at is in the cache soon; it is not waited for.
+    #[inline]
+    pub fn fetch(&self, hash: u64) {
+        if let Some(slot) = self.table.find(hash, |slot| slot.hash == hash) {
+            std::hint::black_box((slot.object.lease_until, slot.object.key.first()));
+        }
+    }
+
     /// The object with this key, to be changed in what the shard does not sum up; for the rest see `settle`.
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Object> {
         self.table
@@ -110,15 +169,21 @@ impl Shard {
             .map(|slot| &mut *slot.object)
     }
 
-    /// Changes whether an object is complete, or its soft pin.
-    pub fn settle(&mut self, hash: u64, key: &[u8], change: impl FnOnce(&mut Object)) {
-        if let Some(object) = self.get_mut(hash, key) {
-            let before = Tally::of(object);
-            change(object);
-            let after = Tally::of(object);
-            self.tally.add(after);
-            self.tally.take(before);
-        }
+    /// Changes whether an object is complete, or its soft pin; `None` if there is no such object.
+    pub fn settle<T>(&mut self, hash: u64, key: &[u8], change: impl FnOnce(&mut Object) -> T) -> Option<T> {
+        let object = self.get_mut(hash, key)?;
+        let before = Tally::of(object);
+        let changed = change(object);
+        let after = Tally::of(object);
+        self.tally.add(after);
+        self.tally.take(before);
+        Some(changed)
+    }
+
+    /// Adds an object whose key is known not to be there, and gives it back to be looked at.
+    pub fn add(&mut self, hash: u64, object: Box<Object>) -> &Object {
+        self.tally.add(Tally::of(&object));
+        &self.table.insert_unique(hash, Slot { hash, object }, |slot| slot.hash).into_mut().object
     }
 
     /// Adds an object; one with the same key is replaced and returned.
@@ -209,6 +274,26 @@ impl Shard {
         }
         if emptied {
             self.extract(lost, removed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_nobody_elses_grow_and_begin_above_those_of_a_journal() {
+        let mut shards: Vec<Shard> = (0u64..).take(SHARDS).map(Shard::new).collect();
+        let mut seen = std::collections::HashSet::new();
+        for first in [0, 1, 1000, 256_000, 700] {
+            for shard in &mut shards {
+                let before = shard.new_id();
+                shard.ids_from(first);
+                let after = shard.new_id();
+                assert!(before > 0 && after > before && after >= first);
+                assert!(seen.insert(before) && seen.insert(after));
+            }
         }
     }
 }

@@ -189,6 +189,14 @@ impl Profile {
         }
     }
 
+    /// The type code of an answer.
+    pub(crate) fn reply_hash<'a, M: Method<'a>>(self) -> u32 {
+        match self {
+            Self::V0_3_13 => message::hash_of::<V0_3_13, M::Reply>(),
+            Self::V0_3_11 => message::hash_of::<V0_3_11, M::Reply>(),
+        }
+    }
+
     /// Reads the body of an answer.
     ///
     /// # Errors
