@@ -297,7 +297,9 @@ fn a_read_whose_lease_ran_out_is_no_success() {
         let over = Instant::now() + Duration::from_millis(3500);
         assert!(wait_until(LIMIT, || Instant::now() > over));
         signal(peer.id(), "-CONT");
-        assert_eq!(code(&reading.join().unwrap()), -707);
+        // It is read again, for which the master has to be asked, who does not answer.
+        let outcome = code(&reading.join().unwrap());
+        assert!([-707, -901].contains(&outcome), "{outcome}");
     });
     master.signal("-CONT");
 }
