@@ -9,7 +9,8 @@
 //!   cannot be unregistered meanwhile.
 //! - A request is served only for the peer that the slot is lent to, and only under its current number.
 //! - The slots of a peer that is gone are lent again only when every channel with it that there was has ended, since
-//!   until then a put of the peer may still land in them.
+//!   until then a put of the peer may still land in them. That none does once this side's communicator is destroyed is
+//!   the vendor's promise for a queue pair of RoCE, and unverified on hardware for HCCS.
 //! - Each slot has one request at most; no peer gets more than its share of the slots.
 
 use std::collections::VecDeque;
