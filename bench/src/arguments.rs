@@ -47,6 +47,8 @@ pub enum Launch {
     Device,
     /// Those of a thread.
     Thread,
+    /// One after the other.
+    Both,
 }
 
 /// Measures transfers between two processes through the C interface, and verifies every byte.
@@ -155,13 +157,17 @@ pub struct Arguments {
     /// With --profile, one way only: 0 (direct), 1 (all that can be is staged), or auto (the engine chooses)
     #[arg(long, value_enum)]
     pub aggregate: Option<Aggregate>,
+    /// With --profile: how many bytes a batch moves [default: 32 MiB, 64 MiB from blocks of 256 KiB on; of blocks up
+    /// to 128 KiB besides 224 MiB, a request of 4,096 tokens of Qwen2.5-7B, unless --block_size is given]
+    #[arg(long)]
+    pub batch_bytes: Option<u64>,
     /// With --profile: how many times slower than hardware [default: 20 to 200, by the link]
     #[arg(long)]
     pub slowdown: Option<u32>,
-    /// With --profile: threads launch in a row for each device, or each for itself
+    /// With --profile: threads launch in a row for each device, or each for itself, or one after the other
     #[arg(long, value_enum, default_value_t = Launch::Device)]
     pub launch: Launch,
-    /// With --profile: write PREFIX.csv and PREFIX.svg
+    /// With --profile: write PREFIX.csv and PREFIX.svg, or PREFIX-a2.svg and PREFIX-a3.svg for both chips
     #[arg(long)]
     pub record: Option<PathBuf>,
     /// One side of --profile

@@ -45,7 +45,7 @@ pub fn run(library: &Library, arguments: &Arguments) -> Result<bool> {
         Form::Iterations => iterations(&mut session, arguments, &mut verdict)?,
         Form::Timed => vec![timed(&mut session, arguments, &mut verdict)?],
         Form::Profile => {
-            let (cells, read) = profile::cells(&mut session, arguments.block_size, &mut verdict)?;
+            let (cells, read) = profile::cells(&mut session, arguments, &mut verdict)?;
             layouts = read;
             cells
         }

@@ -120,7 +120,7 @@ fn buffers(arguments: &Arguments) -> Result<Vec<u64>> {
             first.chain((0..count).map(|index| product(&[batch, block, 2, 1 << index]))).collect()
         }
         Form::Suite => Ok(std::iter::once(sweep::BUFFER_BYTES).chain(QWEN.buffers()).collect()),
-        Form::Profile => Ok(profile::buffers(arguments.block_size)),
+        Form::Profile => Ok(profile::buffers(arguments)),
     }
 }
 

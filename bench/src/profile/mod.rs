@@ -11,16 +11,18 @@
 
 mod outcome;
 mod plot;
+mod scope;
 mod setting;
 
 use std::io::Read as _;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
 
 use self::outcome::{Outcome, Row, Way, key};
+use self::scope::{ROUNDS, Scope};
 use self::setting::Setting;
 use crate::arena::Verdict;
 use crate::arguments::{Aggregate, Arguments, Launch};
@@ -28,58 +30,24 @@ use crate::bare::{Pair, Shape};
 use crate::console::{result, tell};
 use crate::demo::{Guard, wait_for_name};
 use crate::device::Npu;
-use crate::layout::{self, DEEPSEEK, Layout, QWEN};
+use crate::layout::{self, Layout};
 use crate::library::Operation;
 use crate::model_clock::{ModelClock, message_ns};
-use crate::placement::Placement;
 use crate::report::{self, Cell, LayoutReport, Report};
 use crate::session::{Effort, Session};
 use crate::software_npu;
 use crate::statistics::Sample;
 
-/// Block sizes: those of the vendor's published sweep.
-const BLOCKS_BYTES: [u64; 8] =
-    [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20];
-/// What a batch moves: more where the link is faster, so that each takes milliseconds of model time.
-const BATCH_BYTES: [u64; 2] = [32 << 20, 64 << 20];
-/// From this block size on it is the larger one.
-const LONG_BLOCK_BYTES: u64 = 256 << 10;
-/// The buffer: a gap as long as a block behind each block.
-const BUFFER_BYTES: u64 = 128 << 20;
-/// Timed rounds of a cell and of a layout.
-const ROUNDS: u32 = 3;
 /// The bare pair's region: the longer of the layouts.
 const REGION_BYTES: u64 = 512 << 20;
 /// How long a batch may take on the machine's clock.
 const LIMIT_MS: u64 = 300_000;
 
-/// The layouts, in the order of their buffers behind the sweep's.
-static LAYOUTS: [Layout; 2] = [QWEN, DEEPSEEK];
-
-/// What is measured: one block size, where one is asked for, else all and the layouts.
-fn chosen(only: Option<u64>) -> (Vec<u64>, &'static [Layout]) {
-    match only {
-        Some(block_bytes) => (vec![block_bytes], &[]),
-        None => (BLOCKS_BYTES.to_vec(), &LAYOUTS),
-    }
-}
-
 /// The lengths of the buffers of either side.
 #[must_use]
-pub fn buffers(only: Option<u64>) -> Vec<u64> {
-    std::iter::once(BUFFER_BYTES).chain(chosen(only).1.iter().flat_map(Layout::buffers)).collect()
-}
-
-fn placement(block_bytes: u64) -> Placement {
-    let [short, long] = BATCH_BYTES;
-    Placement {
-        buffer: 0,
-        block_bytes,
-        batch: (if block_bytes < LONG_BLOCK_BYTES { short } else { long }) / block_bytes,
-        stride_bytes: 2 * block_bytes,
-        start_bytes: 0,
-        scattered: true,
-    }
+pub fn buffers(arguments: &Arguments) -> Vec<u64> {
+    let scope = Scope::of(arguments);
+    std::iter::once(scope.buffer_bytes()).chain(scope.layouts.iter().flat_map(Layout::buffers)).collect()
 }
 
 /// Measures the cells and the layouts as an initiator.
@@ -88,26 +56,31 @@ fn placement(block_bytes: u64) -> Placement {
 /// If a transfer fails.
 pub fn cells(
     session: &mut Session<'_>,
-    only: Option<u64>,
+    arguments: &Arguments,
     verdict: &mut Verdict,
 ) -> Result<(Vec<Cell>, Vec<LayoutReport>)> {
-    let (sizes, models) = chosen(only);
-    let rounds = usize::try_from(ROUNDS)?;
-    let effort = Effort { min_rounds: rounds, max_rounds: rounds, time: Duration::ZERO };
+    let scope = Scope::of(arguments);
+    let effort = |rounds: u32| -> Result<Effort> {
+        let rounds = usize::try_from(rounds)?;
+        Ok(Effort { min_rounds: rounds, max_rounds: rounds, time: Duration::ZERO })
+    };
+    let warm_up = scope::Cell { block_bytes: 128 << 10, batch_bytes: 4 << 20, rounds: 1 };
     let hidden = ProgressBar::hidden();
     // The first transfer makes the channel, the second may make what staging needs.
     for _ in 0..2 {
-        session.measure(
-            Operation::Write,
-            &placement(128 << 10),
-            Effort { min_rounds: 1, max_rounds: 1, ..effort },
-        )?;
+        session.measure(Operation::Write, &warm_up.placement(), effort(warm_up.rounds)?)?;
     }
     let mut cells = Vec::new();
     for operation in [Operation::Write, Operation::Read] {
-        for block_bytes in sizes.iter().copied() {
-            let placement = placement(block_bytes);
-            let measured = session.measure(operation, &placement, effort)?;
+        for wanted in &scope.cells {
+            let block_bytes = wanted.block_bytes;
+            tell(format!(
+                "  {} of {} blocks of {block_bytes} bytes",
+                operation.name(),
+                wanted.placement().batch
+            ));
+            let placement = wanted.placement();
+            let measured = session.measure(operation, &placement, effort(wanted.rounds)?)?;
             let rate = measured.sample.rate(placement.batch_bytes());
             let cpu = measured.cpu_seconds_per_gigabyte;
             cells.push(report::cell(operation, block_bytes, placement.batch, rate, cpu, &measured.verdict));
@@ -116,7 +89,8 @@ pub fn cells(
     }
     let mut layouts = Vec::new();
     let mut first = 1;
-    for layout in models {
+    for layout in scope.layouts {
+        tell(format!("  {}", layout.name));
         layouts.push(layout::run(session, layout, first, u64::from(ROUNDS), &hidden, verdict)?);
         first += usize::try_from(layout.tensors)?;
     }
@@ -128,38 +102,39 @@ pub fn cells(
 /// # Errors
 /// If the vendor refuses anything.
 pub fn bare(arguments: &Arguments) -> Result<()> {
-    let (sizes, models) = chosen(arguments.block_size);
+    let scope = Scope::of(arguments);
     let options = software_npu::load_options();
     let (active, passive) = (Npu::open(&options, 0)?, Npu::open(&options, 1)?);
     let pair = Pair::connect(&active, &passive, Shape::default(), REGION_BYTES)?;
     let clock = ModelClock::find()?;
     let slowdown = u32::try_from(clock.slowdown())?;
-    let measure = |operation: Operation, blocks: &[(u64, u64)], block_bytes: u64| -> Result<Cell> {
-        let way = match operation {
-            Operation::Read => crate::bare::Way::Get,
-            Operation::Write => crate::bare::Way::Put,
+    let measure =
+        |operation: Operation, blocks: &[(u64, u64)], block_bytes: u64, rounds: u32| -> Result<Cell> {
+            let way = match operation {
+                Operation::Read => crate::bare::Way::Get,
+                Operation::Write => crate::bare::Way::Put,
+            };
+            // By the model's own clock, which knows nothing of this machine; the engine's rates are by the machine's.
+            let run = || {
+                let time =
+                    pair.timed(way, blocks, block_bytes, || clock.now(), |start| clock.now() - start)?;
+                anyhow::Ok(time * slowdown)
+            };
+            let times = (0..rounds).map(|_| run()).collect::<Result<Vec<_>>>()?;
+            let count = blocks.len() as u64;
+            let rate = Sample::new(times).rate(count * block_bytes);
+            Ok(report::cell(operation, block_bytes, count, rate, 0.0, &Verdict::default()))
         };
-        // By the model's own clock, which knows nothing of this machine; the engine's rates are by the machine's.
-        let run = || {
-            let time = pair.timed(way, blocks, block_bytes, || clock.now(), |start| clock.now() - start)?;
-            anyhow::Ok(time * slowdown)
-        };
-        run()?;
-        let times = (0..ROUNDS).map(|_| run()).collect::<Result<Vec<_>>>()?;
-        let count = blocks.len() as u64;
-        let rate = Sample::new(times).rate(count * block_bytes);
-        Ok(report::cell(operation, block_bytes, count, rate, 0.0, &Verdict::default()))
-    };
     let mut cells = Vec::new();
     for operation in [Operation::Write, Operation::Read] {
-        for block_bytes in sizes.iter().copied() {
+        for wanted in &scope.cells {
             let blocks: Vec<_> =
-                placement(block_bytes).blocks(0).map(|block| (block.local, block.remote)).collect();
-            cells.push(measure(operation, &blocks, block_bytes)?);
+                wanted.placement().blocks(0).map(|block| (block.local, block.remote)).collect();
+            cells.push(measure(operation, &blocks, wanted.block_bytes, wanted.rounds)?);
         }
     }
     let mut layouts = Vec::new();
-    for layout in models {
+    for layout in scope.layouts {
         let tensor_bytes = layout.pool_blocks * layout.block_bytes;
         let place = |tensor: u64, block: u64| tensor * tensor_bytes + block * layout.block_bytes;
         let blocks: Vec<_> = (0..layout.tensors)
@@ -174,7 +149,7 @@ pub fn bare(arguments: &Arguments) -> Result<()> {
             tensors: layout.tensors,
             blocks_per_tensor: layout.request_blocks(),
             tokens: layout.tokens,
-            cell: measure(Operation::Read, &blocks, layout.block_bytes)?,
+            cell: measure(Operation::Read, &blocks, layout.block_bytes, ROUNDS)?,
         });
     }
     pair.end()?;
@@ -199,10 +174,7 @@ pub fn bare(arguments: &Arguments) -> Result<()> {
 /// If a process cannot be started or a transfer fails.
 pub fn run(arguments: &Arguments, name: &str) -> Result<ExitCode> {
     let settings = Setting::named(name)?;
-    if let Some(bytes) = arguments.block_size {
-        let [short, _] = BATCH_BYTES;
-        ensure!(bytes > 0 && short % bytes == 0, "--block_size has to divide {short}");
-    }
+    Scope::of(arguments).check()?;
     let directory = software_npu::find()
         .context("the software NPU (cann-sim) is not beside this program, and cost profiles are its")?;
     let ways: &[Way] = match arguments.aggregate {
@@ -214,12 +186,16 @@ pub fn run(arguments: &Arguments, name: &str) -> Result<ExitCode> {
     let scratch = Scratch::new()?;
     let mut outcomes = Vec::new();
     let mut right = true;
-    for setting in settings {
+    let launches: &[&str] = match arguments.launch {
+        Launch::Device => &["device"],
+        Launch::Thread => &["thread"],
+        Launch::Both => &["device", "thread"],
+    };
+    for (setting, launch) in
+        settings.iter().flat_map(|setting| launches.iter().map(move |launch| (setting, *launch)))
+    {
         let slowdown = arguments.slowdown.unwrap_or(setting.slowdown);
-        let launch = match arguments.launch {
-            Launch::Device => "device",
-            Launch::Thread => "thread",
-        };
+        let began = Instant::now();
         result(format!(
             "{}: {}; model time, {slowdown} times slower than hardware, launches in a row for each {launch}",
             setting.name, setting.text
@@ -228,7 +204,7 @@ pub fn run(arguments: &Arguments, name: &str) -> Result<ExitCode> {
         let mut rows: Vec<Row> = Vec::new();
         for way in ways {
             tell(format!("{}: {}", setting.name, way.name()));
-            let report = measure(arguments, &setting, slowdown, launch, *way, &directory, &scratch)?;
+            let report = measure(arguments, setting, slowdown, launch, *way, &directory, &scratch)?;
             right &= report.mismatched_bytes == 0;
             for (key, cell) in report.cells.iter().map(|cell| (key(cell, None), cell)).chain(
                 report.layouts.iter().map(|layout| (key(&layout.cell, Some(&layout.name)), &layout.cell)),
@@ -252,13 +228,26 @@ pub fn run(arguments: &Arguments, name: &str) -> Result<ExitCode> {
         }
         let outcome = Outcome { profile: setting.name, launch, slowdown, rows };
         outcome.summary(ways).into_iter().for_each(result);
+        tell(format!(
+            "{}, launches of a {launch}: {:.0} seconds",
+            setting.name,
+            began.elapsed().as_secs_f64()
+        ));
         result("");
         outcomes.push(outcome);
     }
     if let Some(prefix) = &arguments.record {
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         std::fs::write(prefix.with_extension("csv"), outcome::csv(&outcomes, ways, &command))?;
-        std::fs::write(prefix.with_extension("svg"), plot::draw(&outcomes, ways))?;
+        let is_of =
+            |chip: &str| outcomes.iter().filter(|outcome| outcome.profile.starts_with(chip)).collect();
+        let of_chips: Vec<(&str, Vec<&Outcome>)> = ["a2", "a3"].map(|chip| (chip, is_of(chip))).into();
+        let is_one = of_chips.iter().any(|(_, of_chip)| of_chip.len() == outcomes.len());
+        for (chip, of_chip) in of_chips.into_iter().filter(|(_, of_chip)| !of_chip.is_empty()) {
+            let mut path = prefix.clone().into_os_string();
+            path.push(if is_one { ".svg".to_owned() } else { format!("-{chip}.svg") });
+            std::fs::write(path, plot::draw(&of_chip, ways))?;
+        }
     }
     result(if right { "every byte is right" } else { "BYTES DIFFER" });
     Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -330,8 +319,12 @@ fn measure(
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--profile_cells", "--json", "--mode", mode, "--local_server_name", "127.0.0.1"]);
         command.args(["--device_logicid", &device.to_string(), "--timeout_ms", &LIMIT_MS.to_string()]);
-        if let Some(bytes) = arguments.block_size {
-            command.args(["--block_size", &bytes.to_string()]);
+        for (flag, bytes) in
+            [("--block_size", arguments.block_size), ("--batch_bytes", arguments.batch_bytes)]
+        {
+            if let Some(bytes) = bytes {
+                command.args([flag, &bytes.to_string()]);
+            }
         }
         if let Some(library) = &arguments.library {
             command.arg("--library").arg(library);

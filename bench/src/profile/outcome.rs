@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::SeenCell;
+use super::scope::is_long;
 use crate::report;
 
 /// One of the measurements that stand side by side.
@@ -60,6 +61,14 @@ pub fn key(cell: &SeenCell, layout: Option<&str>) -> Key {
         block_bytes: cell.block_bytes,
         blocks: cell.batch,
         is_layout: layout.is_some(),
+    }
+}
+
+impl Key {
+    /// Whether the batch is a long one.
+    #[must_use]
+    pub const fn is_long(&self) -> bool {
+        is_long(self.block_bytes.saturating_mul(self.blocks))
     }
 }
 
@@ -142,11 +151,14 @@ impl Outcome {
             tell("direct against the bare loop", &|row| row.ratio(Way::Direct, Way::Bare));
         }
         tell("auto against the better route", &Row::choice);
-        let small = |row: &Row| {
-            let is_small = !row.key.is_layout && (16 << 10..=128 << 10).contains(&row.key.block_bytes);
-            row.ratio(Way::Staged, Way::Direct).filter(|_| is_small)
-        };
-        tell("staged against direct, 16 KiB to 128 KiB", &small);
+        for (is_long, what) in [(false, "short batches"), (true, "long batches")] {
+            let small = |row: &Row| {
+                let is_small = !row.key.is_layout && (16 << 10..=128 << 10).contains(&row.key.block_bytes);
+                let is_meant = is_small && row.key.is_long() == is_long;
+                row.ratio(Way::Staged, Way::Direct).filter(|_| is_meant)
+            };
+            tell(&format!("staged against direct, 16 KiB to 128 KiB, {what}"), &small);
+        }
         lines
     }
 }
@@ -250,7 +262,10 @@ mod tests {
         let lines = outcome.summary(&all).join("\n");
         assert!(lines.contains("bare loop: median 0.990, least 0.950 (write of 2 MiB)"), "{lines}");
         assert!(lines.contains("better route: median 0.995, least 0.989 (write of 16 KiB)"), "{lines}");
-        assert!(lines.contains("128 KiB: median 1.919, least 1.919 (write of 16 KiB)"), "{lines}");
+        assert!(
+            lines.contains("128 KiB, short batches: median 1.919, least 1.919 (write of 16 KiB)"),
+            "{lines}"
+        );
         let record = csv(&[outcome], &all, "--profile a2-roce");
         assert!(
             record.contains(

@@ -1,4 +1,5 @@
-//! The record as a picture: rates over block sizes, a panel for each profile and direction, both axes logarithmic.
+//! The record as a picture: rates over block sizes, a panel for each profile and direction, both axes logarithmic. Long
+//! batches are the dashed lines.
 
 use std::fmt::Write as _;
 
@@ -18,7 +19,7 @@ const fn colour(way: Way) -> &'static str {
 }
 
 /// Draws all outcomes.
-pub fn draw(outcomes: &[Outcome], ways: &[Way]) -> String {
+pub fn draw(outcomes: &[&Outcome], ways: &[Way]) -> String {
     let rows = outcomes.len().max(1);
     let (width, height) = (2.0 * (PANEL.0 + MARGIN.0) + 20.0, count(rows) * (PANEL.1 + MARGIN.1) + 60.0);
     let mut text = format!(
@@ -41,9 +42,10 @@ pub fn draw(outcomes: &[Outcome], ways: &[Way]) -> String {
         for (column, operation) in ["write", "read"].into_iter().enumerate() {
             let origin =
                 (MARGIN.0 + count(column) * (PANEL.0 + MARGIN.0), 40.0 + count(line) * (PANEL.1 + MARGIN.1));
+            let title = format!("{} {operation}, launches of a {}, GB/s", outcome.profile, outcome.launch);
             let rows: Vec<&Row> =
                 outcome.rows.iter().filter(|row| row.key.what == operation && !row.key.is_layout).collect();
-            panel(&mut text, origin, &format!("{} {operation}, GB/s", outcome.profile), &rows, ways);
+            panel(&mut text, origin, &title, &rows, ways);
         }
     }
     text.push_str("</svg>\n");
@@ -58,7 +60,10 @@ fn panel(text: &mut String, origin: (f64, f64), title: &str, rows: &[&Row], ways
         return;
     }
     let (bottom, top) = ((low.log10() * 4.0).floor() / 4.0, (high.log10() * 4.0).ceil() / 4.0);
-    let x = |index: usize| origin.0 + PANEL.0 * (count(index) + 0.5) / count(rows.len().max(1));
+    let (short, long): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| !row.key.is_long());
+    let marks = if short.is_empty() { &long } else { &short };
+    let place_of = |row: &Row| marks.iter().position(|mark| mark.key.block_bytes == row.key.block_bytes);
+    let x = |index: usize| origin.0 + PANEL.0 * (count(index) + 0.5) / count(marks.len().max(1));
     let y = |rate: f64| origin.1 + PANEL.1 * (1.0 - (rate.log10() - bottom) / (top - bottom).max(0.25));
     let _always = writeln!(
         text,
@@ -85,7 +90,7 @@ fn panel(text: &mut String, origin: (f64, f64), title: &str, rows: &[&Row], ways
         );
         mark += 0.25;
     }
-    for (index, row) in rows.iter().enumerate() {
+    for (index, row) in marks.iter().enumerate() {
         let _always = writeln!(
             text,
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
@@ -94,13 +99,18 @@ fn panel(text: &mut String, origin: (f64, f64), title: &str, rows: &[&Row], ways
             report::size(row.key.block_bytes)
         );
     }
-    for way in ways {
+    for (way, (rows, dashes)) in
+        ways.iter().flat_map(|way| [(way, (&short, "")), (way, (&long, " stroke-dasharray=\"5 4\""))])
+    {
         let points: Vec<(f64, f64)> =
-            rows.iter().enumerate().filter_map(|(index, row)| Some((x(index), y(row.rate(*way)?)))).collect();
+            rows.iter().filter_map(|row| Some((x(place_of(row)?), y(row.rate(*way)?)))).collect();
+        if points.is_empty() {
+            continue;
+        }
         let line: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _always = writeln!(
             text,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>",
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{dashes}/>",
             line.join(" "),
             colour(*way)
         );
@@ -130,9 +140,11 @@ mod tests {
             row.set(Way::Direct, 1.4);
         }
         let outcome = Outcome { profile: "a2-hccs", launch: "device", slowdown: 40, rows };
-        let picture = draw(&[outcome], &[Way::Bare, Way::Direct]);
+        let picture = draw(&[&outcome], &[Way::Bare, Way::Direct]);
         assert_eq!(picture.matches("<circle").count(), 4, "{picture}");
-        assert!(picture.contains("a2-hccs read, GB/s") && picture.ends_with("</svg>\n"));
+        assert!(
+            picture.contains("a2-hccs read, launches of a device, GB/s") && picture.ends_with("</svg>\n")
+        );
         assert!(!picture.contains("NaN") && !picture.contains("inf"));
     }
 }
