@@ -162,6 +162,8 @@
 //! | blocks of one piece | `transport/ascend/staged/work.rs` | `MAX_PIECE_BLOCKS` |
 //! | peers' requests that wait for a slot | `transport/ascend/staged/agent.rs` | `MAX_WAITING` |
 //! | threads that copy for peers | `transport/ascend/staged/agent.rs` | `AGENT_THREADS` |
+//! | orders of one peer to put or get | `transport/ascend/staged/agent.rs` | `ORDERS_PER_PEER` |
+//! | orders of all peers to put or get | `transport/ascend/staged/agent.rs` | `MAX_ORDERS` |
 //! | vendor registrations of a device | `transport/ascend/registration.rs` | `REGION_COUNT_LIMIT` |
 //! | calls that wait for a device's thread | `transport/ascend/device.rs` | `SERVICE_QUEUE_LIMIT` |
 //! | requests in flight on a TCP lane | `transport/tcp/lane/mod.rs` | `MAX_REQUESTS` |

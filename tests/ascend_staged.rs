@@ -191,7 +191,8 @@ fn keys_of_a_model_in_one_batch() {
 #[test]
 fn small_blocks_are_gathered_when_that_is_allowed_and_otherwise_not() {
     for allowed in [false, true] {
-        let (a, b, _directory) = roce_pair(&Config { ascend_aggregate: allowed, ..Config::default() });
+        let (a, b, _directory) =
+            roce_pair(&Config { ascend_aggregate: allowed, both_ends: false, ..Config::default() });
         let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
         let bytes = pattern(8, 2 * MIB);
         store(0, near, &bytes);
@@ -213,7 +214,8 @@ fn of_mixed_lengths_the_short_ones_are_gathered() {
     let directory = tempfile::TempDir::new().unwrap();
     let table = directory.path().join("costs");
     std::fs::write(&table, "a2-roce device_copy_gb_per_s 2 for a test\n").unwrap();
-    let config = Config { ascend_aggregate: true, cost_table: Some(table), ..Config::default() };
+    let config =
+        Config { ascend_aggregate: true, both_ends: false, cost_table: Some(table), ..Config::default() };
     let (a, b, _directory) = roce_pair(&config);
     let (near, far) = (a.buffer(48 * MIB), b.buffer(48 * MIB));
     let bytes = pattern(9, 48 * MIB);

@@ -133,6 +133,8 @@ pub struct Config {
     pub staged_slot_bytes: u64,
     /// `MOONCAKE_TRANSFER_STAGED_SLOTS`.
     pub staged_slots: u32,
+    /// `MOONCAKE_TRANSFER_BOTH_ENDS`.
+    pub both_ends: bool,
     /// `MOONCAKE_TRANSFER_SAME_HOST`.
     pub same_host: bool,
     /// `MOONCAKE_TRANSFER_HUGE_PAGES`.
@@ -238,6 +240,7 @@ impl Config {
                 .filter(|interval| !interval.is_zero()),
             staged_slot_bytes: r.number(&table::STAGED_SLOT_BYTES),
             staged_slots: r.number_as(&table::STAGED_SLOTS),
+            both_ends: !is_off(r, &table::BOTH_ENDS),
             same_host: !is_off(r, &table::SAME_HOST),
             huge_pages: !is_off(r, &table::HUGE_PAGES),
             rpc_timeout: milliseconds(r, &table::RPC_TIMEOUT),

@@ -137,6 +137,9 @@ variables! {
     STAGED_SLOT_BYTES = "MOONCAKE_TRANSFER_STAGED_SLOT_BYTES": number(4 << 20, 64 << 10, 1 << 30, "bytes");
     /// Slots for transfers of this engine on each NPU that stages, and as many for its peers; 0 turns staging off.
     STAGED_SLOTS = "MOONCAKE_TRANSFER_STAGED_SLOTS": number(8, 0, 1024, "slots");
+    /// Lets the peer's NPU launch a part of a transfer of many small blocks where `ASCEND_AGGREGATE_ENABLE` is 1; 0,
+    /// false, no or off turns it off.
+    BOTH_ENDS = "MOONCAKE_TRANSFER_BOTH_ENDS": Kind::Text("1");
     /// Moves host memory between processes of one host without sockets; 0, false, no or off turns it off.
     SAME_HOST = "MOONCAKE_TRANSFER_SAME_HOST": Kind::Text("1");
     /// Puts registered host memory that is in use together into huge pages, which doubles the speed of the kernel's

@@ -169,6 +169,23 @@ pub struct SlotMove {
     pub timeout_ms: u64,
 }
 
+/// "Move these blocks between your memory and mine, over our channel, from your side."
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectMove {
+    /// The receiver's device, by the id the receiver uses itself; -1 for whichever it works with.
+    pub device: i32,
+    /// Name of the communicator, which both sides have ready.
+    pub channel: String,
+    /// Chosen by the sender; another one for each order of its that is under way.
+    pub number: u64,
+    /// The receiver puts, instead of gets.
+    pub put: bool,
+    /// The receiver's address, the sender's address, and the length of each block.
+    pub blocks: Vec<(u64, u64, u64)>,
+    /// Time the receiver has.
+    pub timeout_ms: u64,
+}
+
 /// Names one use of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotUse {
@@ -258,6 +275,14 @@ pub enum Message {
     StopSlot(SlotUse),
     /// The slot is the receiver's own again; nothing of the sender touches it any more.
     ReleaseSlot(SlotUse),
+    /// Put or get these blocks; answered by [`Message::Done`] when the bytes are where they belong, and by a failure
+    /// when nothing of it runs any more.
+    MoveDirect(DirectMove),
+    /// Stop that order; it is answered when it is quiet.
+    StopDirect {
+        /// [`DirectMove::number`].
+        number: u64,
+    },
     /// The request failed.
     Failed(Failure),
     /// The request is done.

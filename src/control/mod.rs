@@ -43,8 +43,8 @@ use connection::Link;
 pub use connection::{Connection, Pending};
 use dial::{Refused, dial};
 pub use message::{
-    ChannelAnswer, ChannelKey, ChannelOffer, Failure, Hello, Message, PROTOCOL_VERSION, RankDevice, Region,
-    RegionKind, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse,
+    ChannelAnswer, ChannelKey, ChannelOffer, DirectMove, Failure, Hello, Message, PROTOCOL_VERSION,
+    RankDevice, Region, RegionKind, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse,
 };
 use peers::{Claim, Peers};
 use pump::{FIRST_CONNECTION, LISTENER, Opened, Pump, WAKER};

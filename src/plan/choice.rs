@@ -14,6 +14,10 @@
 //! modelled as faster.
 //! A group that is split takes both one after the other.
 //!
+//! From both ends, the peer launches descriptors for a part of the group on its own device, gets where this side puts
+//! and puts where it gets, so that two devices launch at once; the bytes share one wire. It takes no copies and no
+//! slots, and half of the direct time where launches are what takes long.
+//!
 //! Of all ways that are modelled as no more than [`PREFERENCE`] times the best, the one is taken that stages least.
 //!
 //! Invariants: unless the table weighs them differently, what is chosen is never modelled as more than [`PREFERENCE`] times the better of direct and staged; a
@@ -35,6 +39,9 @@ pub const MIN_FILL_BYTES: u64 = 64 << 10;
 /// hardly depends on it, and each slot costs messages and wake-ups that are not modelled.
 const TAPERED_SLOTS: f64 = 0.85;
 
+/// Extents that both ends launch at least: fewer are not worth a message.
+const LEAST_FOR_BOTH_ENDS: u64 = 8;
+
 /// Classes of lengths: class `n` holds the lengths with `n` significant bits.
 const CLASSES: usize = 65;
 
@@ -45,6 +52,8 @@ pub enum Route {
     Local,
     /// A descriptor for each extent.
     Direct,
+    /// The same, of which the peer's device launches a part.
+    BothEnds,
     /// Gather, one descriptor for each slot, scatter.
     Staged,
     /// Short extents staged, long ones direct.
@@ -58,6 +67,7 @@ impl Route {
         match self {
             Self::Local => "local",
             Self::Direct => "direct",
+            Self::BothEnds => "both-ends",
             Self::Staged => "staged",
             Self::Split => "split",
         }
@@ -71,8 +81,10 @@ pub enum Allowed {
     Direct,
     /// The link does not take the memory.
     Staged,
-    /// Whichever is faster.
+    /// Direct or staged, whichever is faster.
     Either,
+    /// The same, or direct with the peer's help.
+    Any,
 }
 
 /// The slots that staging has, on each side.
@@ -115,6 +127,8 @@ pub struct Choice {
     pub length_bytes: u64,
     /// Modelled time when everything goes direct; none when it may not.
     pub direct_us: Option<f64>,
+    /// Modelled time when both ends launch; none when they may not, or when there is too little for two.
+    pub both_ends_us: Option<f64>,
     /// Modelled time when everything goes staged; none when it may not.
     pub staged_us: Option<f64>,
     /// Modelled time of what was chosen.
@@ -135,6 +149,7 @@ impl Choice {
             extents: count(extents.len()),
             length_bytes,
             direct_us: None,
+            both_ends_us: None,
             staged_us: None,
             chosen_us: 0.0,
             class: None,
@@ -161,6 +176,9 @@ impl fmt::Display for Choice {
             return Ok(());
         }
         show(formatter, "direct", self.direct_us)?;
+        if let Some(time) = self.both_ends_us {
+            write!(formatter, ", from both ends {time:.1} us")?;
+        }
         show(formatter, "staged", self.staged_us)?;
         write!(formatter, ", chosen {:.1} us", self.chosen_us)?;
         match self.route {
@@ -170,7 +188,7 @@ impl fmt::Display for Choice {
                 self.staged_below_bytes, self.fill.fullest_bytes
             )?,
             Route::Staged => write!(formatter, ", in slots of {} bytes", self.fill.fullest_bytes)?,
-            Route::Local | Route::Direct => return Ok(()),
+            Route::Local | Route::Direct | Route::BothEnds => return Ok(()),
         }
         if self.fill.step_bytes > 0 {
             let way = if self.fill.grows { "from" } else { "down to" };
@@ -308,6 +326,14 @@ impl Stages<'_> {
         Some((copies_us + behind_us + 2.0 * self.costs.message_us, fill))
     }
 
+    /// Time of `extents` extents when the peer launches as many of them as fit the time, and the bytes share the wire.
+    fn both_ends_us(&self, load: &Load, extents: u64) -> Option<f64> {
+        let limit = self.costs.descriptor(self.group.direction).limit_bytes_per_us();
+        let one_us = load.direct_us / float(extents.max(1));
+        let launched_us = load.direct_us / 2.0 + self.costs.message_us + one_us;
+        (extents >= LEAST_FOR_BOTH_ENDS).then(|| launched_us.max(load.bytes / limit + one_us))
+    }
+
     /// The best time of `load`, and how full the slots are for it.
     fn best(&self, load: &Load) -> (f64, Fill) {
         let even = self.best_even(load);
@@ -364,6 +390,7 @@ pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allo
         extents: count(group.extents.len()),
         length_bytes,
         direct_us: (allowed != Allowed::Staged).then_some(all.direct_us),
+        both_ends_us: None,
         staged_us: (allowed != Allowed::Direct).then_some(staged_us),
         chosen_us: all.direct_us,
         class: Some(costs.class),
@@ -378,10 +405,14 @@ pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allo
     match allowed {
         Allowed::Direct => return choice,
         Allowed::Staged => return staged,
-        Allowed::Either => {}
+        Allowed::Either | Allowed::Any => {}
     }
     // Direct, then what stages more and more of it: of those that are near the best, the first is taken.
     let weight = costs.direct_weight;
+    let both_ends_us = stages.both_ends_us(&all, choice.extents).filter(|_| allowed == Allowed::Any);
+    let (choice, staged) = (Choice { both_ends_us, ..choice }, Choice { both_ends_us, ..staged });
+    let both_ends = both_ends_us
+        .map(|time| (Choice { route: Route::BothEnds, chosen_us: time, ..choice }, time * weight));
     let mut splits = [(choice, all.direct_us * weight); CLASSES];
     let mut number = 1;
     let (mut below, mut above) = (Load::default(), all);
@@ -405,7 +436,9 @@ pub fn choose(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, allowed: Allo
         number += 1;
     }
     let staged = (staged, staged_us);
-    let candidates = || splits.iter().take(number).chain([&staged]);
+    let direct = splits.first().filter(|_| number > 0);
+    let more = splits.iter().take(number).skip(1);
+    let candidates = || direct.into_iter().chain(&both_ends).chain(more.clone()).chain([&staged]);
     let best = candidates().map(|(_, weighed)| *weighed).fold(f64::INFINITY, f64::min);
     candidates().find(|(_, weighed)| *weighed <= best * PREFERENCE).map_or(choice, |(choice, _)| *choice)
 }
@@ -559,6 +592,35 @@ mod tests {
         assert!(choice.chosen_us <= choice.staged_us.unwrap() * PREFERENCE, "{choice}");
     }
 
+    /// Launches of two devices are half of those of one, whichever link it is, until the wire is what takes long.
+    #[test]
+    fn where_launches_take_long_both_ends_launch() {
+        for class in LinkClass::ALL {
+            let costs = costs(class, true);
+            for direction in [Direction::Write, Direction::Read] {
+                let choose = |shift: u32, number: usize, allowed| {
+                    let extents = extents(&vec![1_u64 << shift; number]);
+                    choose(&costs, &SLOTS, &group(&extents, direction), allowed)
+                };
+                let small = choose(14, 4096, Allowed::Any);
+                assert_eq!(small.route, Route::BothEnds, "{small}");
+                assert!(small.direct_us.unwrap() / small.chosen_us > 1.9, "{small}");
+                assert!(small.to_string().contains(", from both ends "), "{small}");
+                // The wire is the same one.
+                let large = choose(26, 64, Allowed::Any);
+                assert_eq!(large.route, Route::Direct, "{large}");
+                assert_eq!(choose(14, 4, Allowed::Any).route, Route::Direct);
+                assert_ne!(choose(14, 4096, Allowed::Either).route, Route::BothEnds);
+            }
+        }
+        // Threads that launch side by side gain more by slots than two devices do.
+        let extents = extents(&vec![16 << 10; 8192]);
+        let group = group(&extents, Direction::Write);
+        let costs = costs(LinkClass::A2Roce, false);
+        let slots = Slots { launchers: 4, ..SLOTS };
+        assert_eq!(super::choose(&costs, &slots, &group, Allowed::Any).route, Route::Staged);
+    }
+
     #[test]
     fn what_is_not_allowed_is_not_taken() {
         let extents = extents(&[16 << 10; 4000]);
@@ -674,6 +736,7 @@ mod tests {
             slot_shift in 16_u32..26,
             slot_count in 1_u32..32,
             launchers in 1_u32..5,
+            both_ends in any::<bool>(),
         ) {
             let length = |(shift, percent): &(u32, u64)| 1 + ((1 << shift) * percent / 100);
             let lengths: Vec<u64> = lengths.iter().map(length).collect();
@@ -683,7 +746,8 @@ mod tests {
             let group = Group { local: side(sides.0), remote: side(sides.1), ..group(&extents, direction) };
             let slots = Slots { slot_bytes: 1 << slot_shift, count: slot_count, launchers };
             let costs = costs(class, per_device);
-            let choice = choose(&costs, &slots, &group, Allowed::Either);
+            let allowed = if both_ends { Allowed::Any } else { Allowed::Either };
+            let choice = choose(&costs, &slots, &group, allowed);
             let (direct, staged) = (choice.direct_us.unwrap(), choice.staged_us.unwrap());
             prop_assert!(choice.chosen_us <= direct.min(staged) * 1.050_001, "{}", choice);
             let one = |length: &u64| costs.descriptor(direction).time_us(float(*length));
@@ -693,6 +757,9 @@ mod tests {
             prop_assert!(choice.fill.fullest_bytes <= slots.slot_bytes);
             // A bound that any way through slots has: the wire takes every byte once.
             prop_assert!(staged >= float(choice.length_bytes) / costs.descriptor(direction).limit_bytes_per_us());
+            if let Some(time) = choice.both_ends_us {
+                prop_assert!(both_ends && time >= direct / 2.0 && choice.chosen_us <= time * 1.050_001);
+            }
             if choice.route == Route::Split {
                 let staged = lengths.iter().filter(|length| choice.is_staged(**length)).count();
                 prop_assert!(staged > 0 && staged < lengths.len());

@@ -48,6 +48,12 @@ impl LinkClass {
         }
     }
 
+    /// Whether queue pairs carry it: what a peer puts ends when this side destroys its own.
+    #[must_use]
+    pub const fn is_roce(self) -> bool {
+        matches!(self, Self::A2Roce | Self::A3Roce)
+    }
+
     /// The class with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

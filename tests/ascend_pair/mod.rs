@@ -128,7 +128,7 @@ impl Handler for Messages {
     }
 
     fn serve(&self, from: &Arc<Connection>, message: Message, answer: Answer) {
-        if self.old && matches!(message, Message::OpenSlot { .. }) {
+        if self.old && matches!(message, Message::OpenSlot { .. } | Message::MoveDirect(_)) {
             let text = "a control request cannot be read: unknown variant";
             return answer.give(Err(Error::new(Code::MalformedJson, Stage::Connect, text)));
         }

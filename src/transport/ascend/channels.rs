@@ -32,6 +32,7 @@ use super::registration::Holdings;
 use super::session::Session;
 use super::slot::{Key, Slot, Waiting};
 use super::staged::Relay;
+use super::staged::work::Means;
 use super::worker;
 use super::workers::Workers;
 use crate::config::Config;
@@ -147,9 +148,13 @@ impl Channels {
     fn relay(&self, slot: &Slot, request: &Arc<Request>, refusal: &Error) {
         let relay = self.relay.get().and_then(Relay::upgrade).filter(|relay| relay.is_on());
         let outcome = match relay {
-            Some(relay) => {
-                relay.submit(request, slot.device(), slot.key().remote_device, &slot.connection(), None)
-            }
+            Some(relay) => relay.submit(
+                request,
+                slot.device(),
+                slot.key().remote_device,
+                &slot.connection(),
+                Means::Slots(None),
+            ),
             None => Err(refusal.clone()),
         };
         if let Err(error) = outcome {
@@ -163,6 +168,35 @@ impl Channels {
         let slot = self.slots.lock().get(&key).cloned()?;
         let state = slot.state.lock();
         state.ready.as_ref().map(|channel| *channel.costs())
+    }
+
+    /// The name of the ready channel between two devices, if there is one.
+    #[must_use]
+    pub fn ready_name(&self, key: Key) -> Option<String> {
+        let slot = self.slots.lock().get(&key).cloned()?;
+        let state = slot.state.lock();
+        state.ready.as_ref().map(|channel| channel.name().to_owned())
+    }
+
+    /// Gives a request to the ready channel with this name.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] when there is no such channel with the peer, or it does not reach the memory; the request is not
+    /// finished then.
+    pub fn push_to(&self, peer: u128, name: &str, request: Arc<Request>) -> Result<()> {
+        let channel = self.slots_of(peer).iter().find_map(|slot| {
+            let state = slot.state.lock();
+            state.ready.as_ref().filter(|channel| channel.name() == name).cloned()
+        });
+        let refused = |what: &str| Error::new(Code::Busy, Stage::Submit, what.to_owned());
+        let channel = channel.ok_or_else(|| refused("no ready channel has this name"))?;
+        channel.push(request).map_err(|_request| refused("the channel does not reach the memory"))
+    }
+
+    /// The number of the thread that was started last to make or run a channel.
+    #[must_use]
+    pub fn last_worker(&self) -> u64 {
+        self.workers.lock().last()
     }
 
     /// Whether a thread up to number `number` runs a channel with `peer`.

@@ -70,6 +70,7 @@ use self::device::Device;
 use self::raw::PointerKind;
 use self::registration::{Holding, Holdings, Links};
 use self::slot::Key;
+use self::staged::work::Means;
 use self::staged::{Memory, Staged, StagedReport};
 use super::request::Request;
 use super::{Job, Route};
@@ -79,7 +80,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
-use crate::plan::{self, Allowed, Choice, Fill, Group, Side, choose};
+use crate::plan::{self, Allowed, Choice, Direction, Group, Side, choose};
 
 /// How long a registration may take; the vendor's call is bookkeeping, but it may queue behind others.
 const REGISTER_LIMIT: Duration = Duration::from_secs(60);
@@ -220,14 +221,20 @@ impl Ascend {
         }
         match choice {
             Some(choice) if choice.route == plan::Route::Staged => {
-                self.submit_staged(job, &device, remote, connection, Some(choice.fill))
+                self.submit_staged(job, &device, remote, connection, Means::Slots(Some(choice.fill)))
+            }
+            Some(choice) if choice.route == plan::Route::BothEnds => {
+                self.submit_staged(job, &device, remote, connection, Means::BothEnds)
             }
             Some(choice) if choice.route == plan::Route::Split => {
                 let (staged, direct) = split(job, &choice);
-                let taken = self.submit_staged(staged, &device, remote, connection, Some(choice.fill));
+                let means = Means::Slots(Some(choice.fill));
+                let taken = self.submit_staged(staged, &device, remote, connection, means);
                 self.submit_direct(direct, &device, remote, connection).and(taken)
             }
-            _ if job.route == Route::Staged => self.submit_staged(job, &device, remote, connection, None),
+            _ if job.route == Route::Staged => {
+                self.submit_staged(job, &device, remote, connection, Means::Slots(None))
+            }
             _ => self.submit_direct(job, &device, remote, connection),
         }
     }
@@ -251,11 +258,11 @@ impl Ascend {
         device: &Arc<Device>,
         remote_device: i32,
         connection: &Arc<Connection>,
-        fill: Option<Fill>,
+        means: Means,
     ) -> Result<()> {
         let request = Request::new(job);
         self.staged
-            .submit(&request, device, remote_device, connection, fill)
+            .submit(&request, device, remote_device, connection, means)
             .inspect_err(|error| request.fail(error))
     }
 
@@ -274,6 +281,11 @@ impl Ascend {
             Key { local_device: device.id(), peer: connection.peer().incarnation.id, remote_device: remote };
         // Before there is a channel nobody knows what the link is.
         let costs = self.channels.ready_costs(key)?;
+        let may_help = job.direction == Direction::Write || costs.class.is_roce();
+        let allowed = match allowed {
+            Allowed::Either if self.config.both_ends && may_help => Allowed::Any,
+            allowed => allowed,
+        };
         let side = |device: Option<i32>| if device.is_some() { Side::Device } else { Side::Host };
         let group = Group {
             extents: &job.extents,

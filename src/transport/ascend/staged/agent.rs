@@ -25,7 +25,7 @@ use super::ring::Ring;
 use super::station::Station;
 use super::work::MAX_PIECE_BLOCKS;
 use super::{Held, Staged};
-use crate::control::{Answer, Connection, Message, SlotGrant, SlotMove, SlotUse};
+use crate::control::{Answer, Connection, DirectMove, Message, SlotGrant, SlotMove, SlotUse};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
@@ -35,6 +35,12 @@ pub const AGENT_THREADS: usize = 4;
 
 /// Peers' requests for a slot that wait, for each device.
 pub const MAX_WAITING: usize = 1024;
+
+/// Orders to put or get that one peer has with a device at a time.
+pub const ORDERS_PER_PEER: usize = 8;
+
+/// Such orders of all peers, for each device.
+pub const MAX_ORDERS: usize = 256;
 
 /// Longest that a request for a slot waits before the peer has to ask again.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -85,18 +91,32 @@ struct Waiting {
     answer: Answer,
 }
 
-/// A copy to do.
+/// What a peer wants done.
+enum Order {
+    Slot(SlotMove),
+    Direct(DirectMove),
+}
+
+/// A copy to do, or blocks to put or get.
 struct Task {
-    order: SlotMove,
+    order: Order,
     from: Arc<Connection>,
     deadline: Deadline,
     stop: Arc<AtomicBool>,
     answer: Answer,
 }
 
+/// An order to put or get that is not answered yet.
+struct Ordered {
+    from: Arc<Connection>,
+    number: u64,
+    stop: Arc<AtomicBool>,
+}
+
 #[derive(Default)]
 struct State {
     lent: Vec<Lent>,
+    ordered: Vec<Ordered>,
     waiting: VecDeque<Waiting>,
     tasks: VecDeque<Task>,
     threads: usize,
@@ -161,7 +181,7 @@ impl Agent {
             Ok(stop) => {
                 let deadline = Deadline::after(Duration::from_millis(order.timeout_ms));
                 let from = Arc::clone(from);
-                state.tasks.push_back(Task { order, from, deadline, stop, answer });
+                state.tasks.push_back(Task { order: Order::Slot(order), from, deadline, stop, answer });
                 self.want_thread(state, station);
             }
             Err(error) => {
@@ -169,6 +189,48 @@ impl Agent {
                 self.changed.notify_one();
                 answer.give(Err(error));
             }
+        }
+    }
+
+    /// A peer wants blocks put or got. Answered when that is over.
+    pub fn move_direct(
+        &self,
+        station: &Arc<Station>,
+        from: &Arc<Connection>,
+        order: DirectMove,
+        answer: Answer,
+    ) {
+        let mut state = self.state.lock();
+        let own = state.ordered.iter().filter(|ordered| Arc::ptr_eq(&ordered.from, from));
+        let refusal = if state.stopped {
+            Some(refused(Code::StaleHandle, "the engine is being closed"))
+        } else if own.clone().any(|ordered| ordered.number == order.number) {
+            Some(refused(Code::InvalidArgument, "an order has the number of another one"))
+        } else if own.count() >= ORDERS_PER_PEER || state.ordered.len() >= MAX_ORDERS {
+            Some(refused(Code::Busy, "there are as many orders as there may be"))
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            drop(state);
+            answer.give(Err(error));
+            return;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let ordered = Ordered { from: Arc::clone(from), number: order.number, stop: Arc::clone(&stop) };
+        state.ordered.push(ordered);
+        let deadline = Deadline::after(Duration::from_millis(order.timeout_ms));
+        let order = Order::Direct(order);
+        state.tasks.push_back(Task { order, from: Arc::clone(from), deadline, stop, answer });
+        self.want_thread(state, station);
+    }
+
+    /// A peer wants its order stopped; the order itself is answered when that is done.
+    pub fn stop_direct(&self, from: &Arc<Connection>, number: u64) {
+        let state = self.state.lock();
+        let wanted = |ordered: &&Ordered| ordered.number == number && Arc::ptr_eq(&ordered.from, from);
+        if let Some(ordered) = state.ordered.iter().find(wanted) {
+            ordered.stop.store(true, Ordering::Release);
         }
     }
 
@@ -219,6 +281,9 @@ impl Agent {
                 }
             }
         }
+        for ordered in state.ordered.iter().filter(|ordered| gone(&ordered.from)) {
+            ordered.stop.store(true, Ordering::Release);
+        }
         drop(state);
         drop(lost);
         self.changed.notify_all();
@@ -241,7 +306,8 @@ impl Agent {
     pub fn stop(&self) {
         let mut state = self.state.lock();
         state.stopped = true;
-        for running in state.lent.iter().filter_map(|lent| lent.running.as_ref()) {
+        let orders = state.ordered.iter().map(|ordered| &ordered.stop);
+        for running in state.lent.iter().filter_map(|lent| lent.running.as_ref()).chain(orders) {
             running.store(true, Ordering::Release);
         }
         let waiting = std::mem::take(&mut state.waiting);
@@ -294,6 +360,7 @@ impl Agent {
                 for lent in &mut state.lent {
                     lent.running = None;
                 }
+                state.ordered.clear();
                 drop(state);
                 drop((waiting, tasks));
             }
@@ -304,7 +371,10 @@ impl Agent {
     fn run(&self, station: &Arc<Station>) {
         let mut copier = Copier::new(station.device(), station.gate());
         while let Some(task) = self.next(station) {
-            let outcome = task.order.copy(&mut copier, station, &task);
+            let outcome = match &task.order {
+                Order::Slot(order) => order.copy(&mut copier, station, &task),
+                Order::Direct(order) => order.run(station, &task.from, task.deadline, &task),
+            };
             self.finish(task, outcome);
         }
         // Before the count says so: its stream belongs to the device.
@@ -372,8 +442,17 @@ impl Agent {
         let answer = {
             let mut state = self.state.lock();
             let wanted = !state.waiting.is_empty();
-            let Some(lent) = usize::try_from(task.order.slot).ok().and_then(|slot| state.lent.get_mut(slot))
-            else {
+            let slot = match &task.order {
+                Order::Slot(order) => order.slot,
+                Order::Direct(_) => {
+                    state.ordered.retain(|ordered| !Arc::ptr_eq(&ordered.stop, &task.stop));
+                    drop(state);
+                    self.changed.notify_one();
+                    task.answer.give(outcome.map(|()| Message::Done));
+                    return;
+                }
+            };
+            let Some(lent) = usize::try_from(slot).ok().and_then(|slot| state.lent.get_mut(slot)) else {
                 return;
             };
             lent.running = None;

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use super::super::print::Line;
 use super::super::slot::Key;
-use super::Staged;
 use super::copier::{Copier, Watch, Way};
 use super::ring::{OwnSlot, Ring};
 use super::route::Route;
 use super::work::{Block, End, Piece, Work};
-use crate::batch::{Batch, Stop, Submission, Waited};
-use crate::control::{Message, Pending, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
+use super::{Staged, both_ends};
+use crate::batch::{Batch, Submission};
+use crate::control::{DirectMove, Message, Pending, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::plan::{self, Direction, Extent};
@@ -95,6 +95,7 @@ struct PieceWatch<'a> {
 
 impl Watch for PieceWatch<'_> {
     fn stop(&self) -> Option<Error> {
+        let _ = self.route.look();
         self.request.must_stop(Stage::Execute, "the staged transfer was stopped")
     }
 
@@ -106,13 +107,12 @@ impl Watch for PieceWatch<'_> {
 
 impl Lane<'_> {
     fn finish(&mut self, piece: Piece) {
-        let end = match self.move_piece(&piece) {
-            Ok(()) => {
-                self.staged.count(piece.length_bytes);
-                End::Arrived
-            }
-            Err(error) => End::Failed(error),
+        let moved = if piece.work.is_from_both_ends() {
+            self.launch_piece(&piece)
+        } else {
+            self.move_piece(&piece).inspect(|()| self.staged.count(piece.length_bytes))
         };
+        let end = moved.map_or_else(End::Failed, |()| End::Arrived);
         let work = Arc::clone(&piece.work);
         let arrived = matches!(end, End::Arrived);
         piece.finish(end);
@@ -124,22 +124,90 @@ impl Lane<'_> {
     /// The line that is asked for; it tells of the whole request.
     fn print(&self, work: &Work) {
         let (request, executing) = (work.request(), work.executing().unwrap_or_default());
-        let (peer, station) = (self.route.connection().peer(), self.route.station());
-        let key = Key {
-            local_device: station.device().id(),
-            peer: peer.incarnation.id,
-            remote_device: self.route.remote_device(),
-        };
         let line = Line {
             request,
-            route: plan::Route::Staged,
-            link: self.staged.channels.ready_costs(key).map_or("-", |costs| costs.class.link()),
+            route: if work.is_from_both_ends() { plan::Route::BothEnds } else { plan::Route::Staged },
+            link: self.staged.channels.ready_costs(self.key()).map_or("-", |costs| costs.class.link()),
             planning: request.accepted().elapsed().saturating_sub(executing),
             submitting: None,
             executing,
             modelled_us: None,
         };
         log::info!("{line}");
+    }
+
+    /// The pair of devices.
+    fn key(&self) -> Key {
+        Key {
+            local_device: self.route.station().device().id(),
+            peer: self.route.connection().peer().incarnation.id,
+            remote_device: self.route.remote_device(),
+        }
+    }
+
+    /// A piece without slots, launched here or by the peer. When it returns, nothing of the piece runs.
+    fn launch_piece(&self, piece: &Piece) -> Result<()> {
+        let request = piece.work.request();
+        let watch = PieceWatch { request, route: self.route, grace: self.staged.config().drain_grace };
+        if let Some(error) = watch.stop() {
+            return Err(error);
+        }
+        if piece.by_peer {
+            if self.by_peer(request, &piece.blocks, &watch)? {
+                self.staged.count_by_peer(piece.length_bytes);
+                return Ok(());
+            }
+            piece.work.peer_refuses();
+        }
+        self.send(request, both_ends::extents(&piece.blocks), request.job().local_device, &watch)
+    }
+
+    /// Has the peer put or get the blocks; false when it does not, and nothing of them runs.
+    fn by_peer(&self, request: &Request, blocks: &[Block], watch: &PieceWatch<'_>) -> Result<bool> {
+        let connection = self.route.connection();
+        let key = self.key();
+        let Some(channel) = self.staged.channels.ready_name(key) else { return Ok(false) };
+        let number = both_ends::next_number();
+        let order = DirectMove {
+            device: self.route.remote_device(),
+            channel,
+            number,
+            put: request.direction() == Direction::Read,
+            blocks: blocks.iter().map(|block| (block.remote, block.local, block.length_bytes)).collect(),
+            timeout_ms: u64::try_from(request.deadline().remaining().as_millis()).unwrap_or(u64::MAX),
+        };
+        let pending = connection.ask(&Message::MoveDirect(order))?;
+        let mut told = false;
+        loop {
+            let error = match pending.wait(Route::slice()) {
+                Ok(Some(Message::Done)) => return Ok(true),
+                Ok(Some(_)) => nonsense(),
+                Ok(None) => {
+                    let _ = self.route.look();
+                    if watch.stop().is_some() {
+                        if !told {
+                            // Without a connection the answer is that there is none.
+                            let _ = connection.send(Message::StopDirect { number });
+                            told = true;
+                        }
+                        watch.stuck();
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if connection.is_alive() {
+                log::debug!("the peer launches nothing of a transfer: {error}");
+                return watch.stop().map_or(Ok(false), Err);
+            }
+            // What the peer puts here is over when its channels are.
+            let last = self.staged.channels.last_worker();
+            while request.direction() == Direction::Read && self.staged.channels_run(key.peer, last) {
+                std::thread::sleep(GRANT_PAUSE);
+                watch.stuck();
+            }
+            return Err(error);
+        }
     }
 
     /// All steps of a piece. When it returns, nothing of the piece runs.
@@ -235,8 +303,6 @@ impl Lane<'_> {
         remote: u64,
         watch: &PieceWatch<'_>,
     ) -> Result<()> {
-        let batch = Arc::new(Batch::new(1)?);
-        let submission = Submission::start(&batch, [length_bytes], request.deadline())?;
         let extent = Extent {
             local: slot.address(),
             remote,
@@ -245,37 +311,36 @@ impl Lane<'_> {
             task_count: 1,
             skip_bytes: 0,
         };
+        self.send(request, vec![extent], Some(self.route.station().device().id()), watch)
+    }
+
+    /// Extents, each a task of its own, over the channel; waits for the end.
+    fn send(
+        &self,
+        request: &Request,
+        extents: Vec<Extent>,
+        local_device: Option<i32>,
+        watch: &PieceWatch<'_>,
+    ) -> Result<()> {
+        let tasks = u32::try_from(extents.len()).unwrap_or(u32::MAX);
+        let batch = Arc::new(Batch::new(tasks)?);
+        let lengths: Vec<u64> = extents.iter().map(|extent| extent.length_bytes).collect();
+        let submission = Submission::start(&batch, lengths, request.deadline())?;
         self.staged.put_on_wire(
             Job {
                 direction: request.direction(),
-                extents: vec![extent],
+                extents,
                 submission,
                 pins: Vec::new(),
                 deadline: request.deadline(),
-                local_device: Some(self.route.station().device().id()),
+                local_device,
                 remote_device: request.job().remote_device,
                 route: Choice::Wire,
                 peer: Arc::clone(&request.job().peer),
             },
             self.route,
         );
-        loop {
-            match batch.wait(Route::slice()) {
-                Waited::Finished(outcome) if outcome.is_success() => return Ok(()),
-                Waited::Finished(_) => {
-                    return Err(batch.first_error().unwrap_or_else(|| {
-                        Error::new(Code::Internal, Stage::Execute, "the wire failed without a reason")
-                    }));
-                }
-                Waited::Stuck(_) => std::thread::sleep(GRANT_PAUSE),
-                Waited::Late => {}
-            }
-            if let Some(error) = watch.stop() {
-                batch.stop(if error.code() == Code::Timeout { Stop::Timeout } else { Stop::Cancelled });
-                watch.stuck();
-            }
-            let _ = self.route.look();
-        }
+        both_ends::wait(&batch, watch)
     }
 
     /// The peer's agent copies between its slot and its memory.

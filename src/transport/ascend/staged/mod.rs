@@ -27,6 +27,11 @@
 //! | `move_slot` | scatter (or gather) slot S, use N, to (from) these blocks; answered by `slot_moved` when the bytes are on memory |
 //! | `stop_slot` | stop what runs on slot S; its `move_slot` is answered when it is quiet |
 //! | `release_slot` | slot S is yours again |
+//! | `move_direct` | put (or get) these blocks over our channel; answered when that is over |
+//! | `stop_direct` | stop that; its `move_direct` is answered when it is quiet |
+//!
+//! The last two are for transfers that go direct and that [both ends](both_ends) launch; they use the lanes and the
+//! agent, and no slots.
 //!
 //! # Invariants
 //!
@@ -35,7 +40,8 @@
 //! - A request that must stop is over when its wire is quiet and the agent has answered.
 //! - A peer that is lost costs its requests, and the slots lent to it until the channels with it have ended. What its
 //!   agent was asked to scatter it stops when it sees the loss, or when the request's time is over: until then such a
-//!   write, which has failed here, may still land there.
+//!   write, which has failed here, may still land there. What it puts into memory of this side by order is over when the
+//!   channels with it have ended.
 //!
 //! # Locks
 //!
@@ -44,6 +50,7 @@
 //! exception: a route starts its threads under its lock.
 
 mod agent;
+mod both_ends;
 mod copier;
 mod gate;
 mod lane;
@@ -62,7 +69,7 @@ use parking_lot::{Condvar, Mutex};
 use self::ring::Ring;
 use self::route::{Route, no_thread};
 use self::station::Station;
-use self::work::Work;
+use self::work::{Means, Work};
 use super::channels::Channels;
 use super::device::Device;
 use super::rank::Chip;
@@ -73,7 +80,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
-use crate::plan::{Fill, LinkClass, Slots};
+use crate::plan::{LinkClass, Slots};
 use crate::transport::{Job, Request};
 
 /// Threads of all routes of an engine.
@@ -104,6 +111,8 @@ pub struct StagedReport {
     pub slots_held_back: u64,
     /// Bytes that this engine's transfers have moved through slots.
     pub moved_bytes: u64,
+    /// Bytes of this engine's transfers that peers have put or got.
+    pub by_peers_bytes: u64,
     /// Requests that were taken.
     pub requests: u64,
 }
@@ -127,6 +136,7 @@ pub struct Staged {
     lanes_changed: Condvar,
     closed: AtomicBool,
     moved_bytes: AtomicU64,
+    by_peers_bytes: AtomicU64,
     requests: AtomicUsize,
 }
 
@@ -145,6 +155,7 @@ impl Staged {
             lanes_changed: Condvar::new(),
             closed: AtomicBool::new(false),
             moved_bytes: AtomicU64::new(0),
+            by_peers_bytes: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
         });
         channels.set_relay(Arc::downgrade(&staged));
@@ -171,7 +182,7 @@ impl Staged {
         }
     }
 
-    /// Takes a request, to be sent as `fill` says where that was planned. Never waits for the peer.
+    /// Takes a request, to be sent by `means`. Never waits for the peer.
     ///
     /// # Errors
     /// [`Code::NotSupportedTransport`] when staging is turned off, [`Code::StaleHandle`] after the shutdown, why the
@@ -182,7 +193,7 @@ impl Staged {
         device: &Arc<Device>,
         remote_device: i32,
         connection: &Arc<Connection>,
-        fill: Option<Fill>,
+        means: Means,
     ) -> Result<()> {
         if !self.is_on() {
             return Err(Error::new(
@@ -214,7 +225,7 @@ impl Staged {
             Arc::clone(route)
         };
         self.requests.fetch_add(1, Ordering::Relaxed);
-        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, fill))?;
+        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, means))?;
         self.channels.wake_watch();
         Ok(())
     }
@@ -250,6 +261,13 @@ impl Staged {
                 Some(station) => station.agent().move_slot(&station, from, order, answer),
                 None => answer.give(Err(no_station(order.device))),
             },
+            Message::MoveDirect(order) => {
+                match device_of(order.device).and_then(|device| self.lending(&device)) {
+                    Ok(station) => station.agent().move_direct(&station, from, order, answer),
+                    Err(error) => answer.give(Err(error)),
+                }
+            }
+            Message::StopDirect { number } => answer.give(self.stop_direct(from, number)),
             Message::StopSlot(which) => {
                 answer.give(self.agent_of(which.device, |station| station.agent().stop_slot(from, which)));
             }
@@ -267,6 +285,7 @@ impl Staged {
             Message::StopSlot(which) => {
                 Some(self.agent_of(which.device, |station| station.agent().stop_slot(from, *which)))
             }
+            Message::StopDirect { number } => Some(self.stop_direct(from, *number)),
             Message::ReleaseSlot(which) => {
                 Some(self.agent_of(which.device, |station| station.agent().release(from, *which)))
             }
@@ -279,6 +298,15 @@ impl Staged {
     pub fn look(&self) -> bool {
         let routes: Vec<Arc<Route>> = self.routes.lock().values().cloned().collect();
         routes.iter().filter(|route| route.look()).count() > 0
+    }
+
+    fn stop_direct(&self, from: &Arc<Connection>, number: u64) -> Result<Message> {
+        let stations: Vec<Arc<Station>> = self.stations.lock().values().cloned().collect();
+        for station in stations {
+            station.agent().stop_direct(from, number);
+        }
+        // One that is over already has been answered.
+        Ok(Message::Done)
     }
 
     fn agent_of(&self, device: i32, serve: impl FnOnce(&Station) -> Result<()>) -> Result<Message> {
@@ -332,6 +360,7 @@ impl Staged {
         let stations: Vec<Arc<Station>> = self.stations.lock().values().cloned().collect();
         let mut report = StagedReport {
             moved_bytes: self.moved_bytes.load(Ordering::Relaxed),
+            by_peers_bytes: self.by_peers_bytes.load(Ordering::Relaxed),
             requests: u64::try_from(self.requests.load(Ordering::Relaxed)).unwrap_or(u64::MAX),
             ..StagedReport::default()
         };
@@ -420,12 +449,21 @@ impl Staged {
         self.memory.get()?.pin(range)
     }
 
+    /// Gives a request to a channel that is ready.
+    fn push_to(&self, peer: u128, channel: &str, request: Arc<Request>) -> Result<()> {
+        self.channels.push_to(peer, channel, request)
+    }
+
     fn channels_run(&self, peer: u128, worker: u64) -> bool {
         self.channels.has_worker(peer, worker)
     }
 
     fn count(&self, bytes: u64) {
         self.moved_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn count_by_peer(&self, bytes: u64) {
+        self.by_peers_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Hands a piece to the channel; its batch tells of the end.

@@ -3,6 +3,9 @@
 //! Pieces are taken in order and may end in any order; the request hears of an end when all before it are over, so
 //! its extents finish in order as everywhere. After a failure no piece is taken any more, and the request fails when
 //! the last piece that was taken is over, which is when nothing of it runs.
+//!
+//! A request that both ends launch is cut alike, only that its pieces go through no slots: each is launched by the end
+//! that has fewer of them, and they shorten towards the end of the request, so that both ends are done at once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Stage};
-use crate::plan::Fill;
+use crate::plan::{Fill, MAX_EXTENTS_PER_CALL};
 use crate::transport::Request;
 
 /// Most blocks of a piece; bounds the message that names them.
@@ -24,6 +27,22 @@ const SHORTEST_PIECE_BYTES: u64 = 256 << 10;
 /// Pieces that a request is cut into at least, if they do not become too short: gather, wire and scatter of
 /// neighbours then overlap.
 const OVERLAP: u64 = 6;
+
+/// Blocks of a piece that is launched by one end: one call of the vendor's at most, and few enough at the end of a
+/// request that neither end waits long for the other.
+const LAUNCHED_BLOCKS: std::ops::RangeInclusive<usize> = 4..=MAX_EXTENTS_PER_CALL;
+
+/// A piece that is launched by one end is this part of what is left.
+const LAUNCHED_PART: usize = 8;
+
+/// Which way a request's pieces go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// Through slots, filled as planned where that was planned.
+    Slots(Option<Fill>),
+    /// A descriptor for each block, launched by either end.
+    BothEnds,
+}
 
 /// A contiguous part of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +63,8 @@ pub struct Piece {
     pub blocks: Vec<Block>,
     /// All of them.
     pub length_bytes: u64,
+    /// The peer launches it, where both ends do.
+    pub by_peer: bool,
     number: u64,
 }
 
@@ -75,6 +96,10 @@ struct State {
     taken: VecDeque<Taken>,
     first: u64,
     running: usize,
+    /// Of these, how many the peer launches.
+    running_at_peer: usize,
+    /// The peer takes none.
+    peer_refuses: bool,
     failure: Option<Error>,
 }
 
@@ -83,6 +108,7 @@ pub struct Work {
     request: Arc<Request>,
     fill: Fill,
     slot_bytes: u64,
+    both_ends: bool,
     state: Mutex<State>,
     /// When its first piece was taken.
     begun: OnceLock<Instant>,
@@ -90,9 +116,14 @@ pub struct Work {
 }
 
 impl Work {
-    /// All of a request, for slots of `slot_bytes`, filled as `fill` says where the costs say how.
+    /// All of a request, for slots of `slot_bytes` where it goes through slots.
     #[must_use]
-    pub fn new(request: &Arc<Request>, slot_bytes: u64, fill: Option<Fill>) -> Arc<Self> {
+    pub fn new(request: &Arc<Request>, slot_bytes: u64, means: Means) -> Arc<Self> {
+        let (both_ends, slot_bytes, fill) = match means {
+            Means::Slots(fill) => (false, slot_bytes, fill),
+            // Blocks are as long as they are.
+            Means::BothEnds => (true, u64::MAX, Some(Fill::even(u64::MAX))),
+        };
         let share_bytes = || request.length_bytes().div_ceil(OVERLAP).max(SHORTEST_PIECE_BYTES);
         let slot_bytes = slot_bytes.max(1);
         let state = State { extent: request.finished(), ..State::default() };
@@ -100,10 +131,22 @@ impl Work {
             request: Arc::clone(request),
             fill: fill.unwrap_or_else(|| Fill::even(share_bytes().min(slot_bytes))),
             slot_bytes,
+            both_ends,
             state: Mutex::new(state),
             begun: OnceLock::new(),
             told: AtomicBool::new(false),
         })
+    }
+
+    /// Whether its pieces are launched by both ends and go through no slots.
+    #[must_use]
+    pub fn is_from_both_ends(&self) -> bool {
+        self.both_ends
+    }
+
+    /// The peer launches nothing of it from now on.
+    pub fn peer_refuses(&self) {
+        self.state.lock().peer_refuses = true;
     }
 
     /// From the first piece until now, if there was one.
@@ -127,6 +170,9 @@ impl Work {
     /// How many pieces it comes to, about.
     #[must_use]
     pub fn pieces(&self) -> usize {
+        if self.both_ends {
+            return self.request.extents().len().div_ceil(*LAUNCHED_BLOCKS.start());
+        }
         let by_bytes =
             self.request.length_bytes().div_ceil(self.fill.fullest_bytes.clamp(1, self.slot_bytes));
         let by_blocks = self.request.extents().len().div_ceil(MAX_PIECE_BLOCKS);
@@ -142,7 +188,13 @@ impl Work {
         }
         let mut blocks = Vec::new();
         let mut length_bytes = 0_u64;
-        while blocks.len() < MAX_PIECE_BLOCKS {
+        let most_blocks = if self.both_ends {
+            let left = self.request.extents().len().saturating_sub(state.extent);
+            (left / LAUNCHED_PART).clamp(*LAUNCHED_BLOCKS.start(), *LAUNCHED_BLOCKS.end())
+        } else {
+            MAX_PIECE_BLOCKS
+        };
+        while blocks.len() < most_blocks {
             let Some(extent) = self.request.extents().get(state.extent) else { break };
             let left_bytes = extent.length_bytes.saturating_sub(state.offset_bytes);
             if blocks.is_empty() {
@@ -172,8 +224,12 @@ impl Work {
         let number = state.first.saturating_add(u64::try_from(state.taken.len()).unwrap_or(u64::MAX));
         let end = state.extent;
         state.taken.push_back(Taken { end, arrived: false });
+        let at_peer = state.running_at_peer;
+        let by_peer =
+            self.both_ends && !state.peer_refuses && at_peer < state.running.saturating_sub(at_peer);
         state.running = state.running.saturating_add(1);
-        Some(Piece { work: Arc::clone(self), blocks, length_bytes, number })
+        state.running_at_peer = at_peer.saturating_add(usize::from(by_peer));
+        Some(Piece { work: Arc::clone(self), blocks, length_bytes, by_peer, number })
     }
 
     /// Sets where the next piece is to end, which begins with `left_bytes` of an extent. What the piece before it
@@ -229,6 +285,7 @@ impl Piece {
     pub fn finish(self, end: End) {
         let mut state = self.work.state.lock();
         state.running = state.running.saturating_sub(1);
+        state.running_at_peer = state.running_at_peer.saturating_sub(usize::from(self.by_peer));
         match end {
             End::Arrived => {
                 let index = usize::try_from(self.number.saturating_sub(state.first)).unwrap_or(usize::MAX);
@@ -268,6 +325,10 @@ mod tests {
     use crate::transport::{Job, Route};
 
     fn work(lengths: &[u64], slot_bytes: u64, fill: Option<Fill>) -> Arc<Work> {
+        work_by(lengths, slot_bytes, Means::Slots(fill))
+    }
+
+    fn work_by(lengths: &[u64], slot_bytes: u64, means: Means) -> Arc<Work> {
         let batch = Arc::new(Batch::new(u32::try_from(lengths.len()).unwrap()).unwrap());
         let deadline = Deadline::after(Duration::from_secs(60));
         let submission = Submission::start(&batch, lengths.iter().copied(), deadline).unwrap();
@@ -290,7 +351,7 @@ mod tests {
             route: Route::Staged,
             peer: Arc::from("peer"),
         });
-        Work::new(&request, slot_bytes, fill)
+        Work::new(&request, slot_bytes, means)
     }
 
     fn pieces(work: &Arc<Work>) -> Vec<Vec<Block>> {
@@ -313,6 +374,49 @@ mod tests {
         assert_eq!(counts.iter().sum::<usize>(), 25);
         assert!(counts.is_sorted_by(|one, next| next <= one || next - one <= 1), "{counts:?}");
         assert!(counts.len() <= 6 && counts.iter().all(|count| count * 40 <= 300), "{counts:?}");
+    }
+
+    #[test]
+    fn pieces_from_both_ends_are_whole_blocks_and_shorten() {
+        let lengths: Vec<u64> = (1..=3000).collect();
+        let work = work_by(&lengths, 10, Means::BothEnds);
+        assert!(work.is_from_both_ends());
+        let mut counts = Vec::new();
+        let (mut running, mut by_peer, mut next) = (VecDeque::new(), 0_usize, 1);
+        while let Some(piece) = work.take() {
+            for block in &piece.blocks {
+                assert_eq!(block.length_bytes, next);
+                next += 1;
+            }
+            counts.push(piece.blocks.len());
+            by_peer += usize::from(piece.by_peer);
+            running.push_back(piece);
+            // Two of either end at a time.
+            if running.len() == 4 {
+                running.pop_front().unwrap().finish(End::Arrived);
+            }
+        }
+        running.into_iter().for_each(|piece| piece.finish(End::Arrived));
+        assert!(work.request().is_finished() && next == 3001);
+        assert!(counts.iter().all(|count| *count <= MAX_EXTENTS_PER_CALL), "{counts:?}");
+        assert!(counts.is_sorted_by(|one, next| next <= one) && counts.last().unwrap() <= &4, "{counts:?}");
+        assert!(by_peer.abs_diff(counts.len() / 2) <= 1, "{by_peer} of {}", counts.len());
+    }
+
+    #[test]
+    fn a_peer_that_refuses_launches_nothing() {
+        let work = work_by(&[10; 100], 10, Means::BothEnds);
+        let first = work.take().unwrap();
+        let second = work.take().unwrap();
+        assert!(!first.by_peer && second.by_peer);
+        work.peer_refuses();
+        let mut rest = Vec::new();
+        while let Some(piece) = work.take() {
+            assert!(!piece.by_peer);
+            rest.push(piece);
+        }
+        rest.into_iter().chain([second, first]).for_each(|piece| piece.finish(End::Arrived));
+        assert!(work.request().is_finished());
     }
 
     proptest! {
