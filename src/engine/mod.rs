@@ -44,7 +44,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake::Listener;
-use crate::memory::SharedMemory;
+use crate::memory::{SharedMemory, process_id};
 use crate::metadata::{self, Metadata};
 use crate::notify::NoteQueue;
 use crate::peer::Peer;
@@ -224,7 +224,7 @@ impl Engine {
             huge_pages: HugePages::new(config.huge_pages && config.same_host && !config.force_tcp),
             topology: Mutex::new(topology),
             closed: AtomicBool::new(false),
-            pid: std::process::id(),
+            pid: process_id(),
             host,
             announced: AtomicBool::new(false),
             npu_hint: endpoint.npu,
@@ -383,7 +383,7 @@ impl Drop for Engine {
 impl Shared {
     /// Refuses use after close and after `fork`.
     fn check_usable(&self) -> Result<()> {
-        if self.pid != std::process::id() {
+        if self.pid != process_id() {
             return Err(Error::new(
                 Code::StaleHandle,
                 Stage::Configure,

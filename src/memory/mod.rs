@@ -9,6 +9,7 @@ pub(crate) mod huge;
 pub(crate) mod io;
 mod location;
 pub(crate) mod mapping;
+mod owner;
 pub(crate) mod placement;
 pub(crate) mod process;
 mod range;
@@ -17,6 +18,7 @@ pub mod shared;
 mod stream;
 
 pub use location::{Location, MemoryKind};
+pub(crate) use owner::process_id;
 pub use placement::Nodes;
 pub use range::ByteRange;
 pub use sealed::SharedFile;

@@ -109,9 +109,9 @@ impl Process {
         alive
     }
 
-    /// Refuses when it has ended; always looks.
+    /// Refuses when it has ended, as it was seen within the last [`NUMBER_IS_KEPT`].
     pub(crate) fn check_alive(&self) -> Result<()> {
-        if self.is_alive() { Ok(()) } else { Err(gone()) }
+        if self.is_itself() { Ok(()) } else { Err(gone()) }
     }
 
     /// Opens the file behind a descriptor of it, by a description of our own.

@@ -84,7 +84,7 @@ impl Help for Assisted {
     fn help(&self, _over: &dyn Fn() -> bool, _deadline: Deadline) {
         // Deadlines are looked at piece by piece, as on any thread.
         if let Some(shared) = self.shared.upgrade() {
-            let _seat = shared.seats.map(Seats::take);
+            let _seat = shared.seats.map(Seats::call);
             shared.work(self);
         }
     }
@@ -156,7 +156,7 @@ impl HostCopier {
         });
         let own = usize::from(helped);
         let worth = usize::try_from(length_bytes / HELPER_BYTES).unwrap_or(usize::MAX).saturating_sub(own);
-        let free = self.shared.seats.map_or(most, |seats| seats.free().saturating_sub(own));
+        let free = self.shared.seats.map_or(most, |seats| seats.room(own));
         let helpers = worth.min(free).min(most).max(1 - own);
         let looking = {
             let mut queue = self.shared.queue.lock();
@@ -298,17 +298,17 @@ impl Shared {
     fn choose(&self, queue: &Queue) -> Option<(Arc<Assisted>, Option<Seat<'static>>)> {
         let alone = queue.copies.iter().find(|copy| !copy.helped || queue.stopped || self.seats.is_none());
         if let Some(copy) = alone {
-            return Some((Arc::clone(copy), self.seats.map(Seats::take)));
+            return Some((Arc::clone(copy), self.seats.map(Seats::help)));
         }
         let copy = queue.copies.front()?;
-        let seat = self.seats?.take_free()?;
+        let seat = self.seats?.help_if_room()?;
         Some((Arc::clone(copy), Some(seat)))
     }
 
     /// Waits until there is something to choose, without sleeping.
     fn look(&self, until: Instant) {
         while Instant::now() < until && !self.stopping.load(Ordering::Relaxed) {
-            let welcome = self.seats.is_none_or(|seats| seats.free() > 0);
+            let welcome = self.seats.is_none_or(|seats| seats.room(0) > 0);
             if self.alone.load(Ordering::Acquire) > 0 || welcome && self.helped.load(Ordering::Acquire) > 0 {
                 return;
             }

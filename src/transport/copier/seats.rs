@@ -1,7 +1,11 @@
 //! How many threads copy at the moment: more than there are cores only take each other's time.
+//!
+//! Callers copy in any case; the threads of a pool help where there is room. A caller that has just ended one request
+//! is about to come with the next, so that for some milliseconds its core is not taken for free.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Cores that this process may use. The kernel and the container are asked once: it takes tens of microseconds.
 static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -9,20 +13,37 @@ static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallel
 /// Those of the process, whichever engine's memory they copy.
 static SEATS: LazyLock<Seats> = LazyLock::new(|| Seats::new(*CORES));
 
+/// Callers of this and of the last such time are expected again.
+const WINDOW: Duration = Duration::from_millis(5);
+
+/// Bits of a number of callers in [`Seats::recent`].
+const BITS: u32 = 8;
+const MASK: u64 = (1 << BITS) - 1;
+
 /// A count of threads that copy, and how many may.
 #[derive(Debug)]
 pub(super) struct Seats {
-    taken: AtomicUsize,
     limit: usize,
+    callers: AtomicUsize,
+    helpers: AtomicUsize,
+    began: Instant,
+    /// The number of a window, the most callers at a time in the one before, and in this one.
+    recent: AtomicU64,
 }
 
 /// A thread that copies; it stops when this is dropped.
 #[derive(Debug)]
-pub(super) struct Seat<'a>(&'a Seats);
+pub(super) struct Seat<'a>(&'a AtomicUsize);
 
 impl Seats {
-    pub(super) const fn new(limit: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), limit }
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            callers: AtomicUsize::new(0),
+            helpers: AtomicUsize::new(0),
+            began: Instant::now(),
+            recent: AtomicU64::new(0),
+        }
     }
 
     /// Those of this process: one for each core.
@@ -30,32 +51,74 @@ impl Seats {
         &SEATS
     }
 
-    /// For who copies in any case.
-    pub(super) fn take(&self) -> Seat<'_> {
-        self.taken.fetch_add(1, Ordering::Relaxed);
-        Seat(self)
+    /// For a caller.
+    pub(super) fn call(&self) -> Seat<'_> {
+        let callers = self.callers.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let window = self.window();
+        let note = |recent: u64| {
+            let (before, now) = most_callers(recent, window);
+            let now = now.max(u64::try_from(callers).unwrap_or(MASK).min(MASK));
+            let noted = window << (2 * BITS) | before << BITS | now;
+            (noted != recent).then_some(noted)
+        };
+        // An error means that nothing was to be changed.
+        let _noted = self.recent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, note);
+        Seat(&self.callers)
     }
 
-    /// For who may leave it to others.
-    pub(super) fn take_free(&self) -> Option<Seat<'_>> {
-        let more = |taken: usize| (taken < self.limit).then_some(taken.saturating_add(1));
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Seat(self))
+    /// For a helper that must come.
+    pub(super) fn help(&self) -> Seat<'_> {
+        self.helpers.fetch_add(1, Ordering::Relaxed);
+        Seat(&self.helpers)
     }
 
-    /// How many are free.
-    pub(super) fn free(&self) -> usize {
-        self.limit.saturating_sub(self.taken.load(Ordering::Relaxed))
+    /// For a helper, if there is room.
+    pub(super) fn help_if_room(&self) -> Option<Seat<'_>> {
+        let most = self.limit.saturating_sub(self.expected());
+        let more = |helpers: usize| (helpers < most).then_some(helpers.saturating_add(1));
+        self.helpers
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Seat(&self.helpers))
     }
 
-    /// How many there are.
+    /// How many helpers have room, beside `more` callers that have not come yet.
+    pub(super) fn room(&self, more: usize) -> usize {
+        let coming = self.callers.load(Ordering::Relaxed).saturating_add(more);
+        let taken = coming.max(self.expected()).saturating_add(self.helpers.load(Ordering::Relaxed));
+        self.limit.saturating_sub(taken)
+    }
+
+    /// How many seats there are.
     pub(super) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Callers that copy, or did a moment ago.
+    fn expected(&self) -> usize {
+        let (before, now) = most_callers(self.recent.load(Ordering::Relaxed), self.window());
+        let recent = usize::try_from(before.max(now)).unwrap_or(0);
+        recent.max(self.callers.load(Ordering::Relaxed))
+    }
+
+    fn window(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros() / WINDOW.as_micros()).unwrap_or(0)
+    }
+}
+
+/// The most callers at a time in the window before `window` and in it, by what was noted last.
+fn most_callers(recent: u64, window: u64) -> (u64, u64) {
+    let (noted, before, now) = (recent >> (2 * BITS), recent >> BITS & MASK, recent & MASK);
+    match window.saturating_sub(noted) {
+        0 => (before, now),
+        1 => (now, 0),
+        _ => (0, 0),
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -64,16 +127,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_leave_it_gets_a_free_seat_only() {
-        let seats = Seats::new(2);
-        let caller = seats.take();
-        let helper = seats.take_free().unwrap();
-        assert!(seats.take_free().is_none() && seats.free() == 0);
-        let second = seats.take();
-        drop(helper);
-        assert!(seats.take_free().is_none(), "the second caller sits there");
-        drop((caller, second));
-        assert_eq!(seats.free(), 2);
+    fn helpers_get_what_callers_leave() {
+        let seats = Seats::new(3);
+        assert_eq!((seats.room(0), seats.room(1)), (3, 2));
+        let caller = seats.call();
+        let (first, second) = (seats.help_if_room().unwrap(), seats.help_if_room().unwrap());
+        assert!(seats.help_if_room().is_none() && seats.room(0) == 0);
+        let must = seats.help();
+        drop((first, second));
+        assert_eq!((seats.room(0), seats.room(1)), (1, 0));
+        drop((caller, must));
+    }
+
+    #[test]
+    fn who_called_a_moment_ago_is_expected_again_and_then_forgotten() {
+        let seats = Seats::new(4);
+        drop((seats.call(), seats.call()));
+        let until = Instant::now() + Duration::from_secs(60);
+        while seats.room(0) < 4 {
+            assert!(Instant::now() < until, "they are never forgotten");
+            std::thread::yield_now();
+        }
+        let recent = |window: u64, before: u64, now: u64| window << (2 * BITS) | before << BITS | now;
+        assert_eq!(most_callers(recent(7, 2, 3), 7), (2, 3));
+        assert_eq!(most_callers(recent(7, 2, 3), 8), (3, 0));
+        assert_eq!(most_callers(recent(7, 2, 3), 9), (0, 0));
     }
 
     #[test]

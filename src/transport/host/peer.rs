@@ -118,7 +118,8 @@ impl HostPeer {
         let write = direction == Direction::Write;
         let imported = Arc::clone(&self.imported.read());
         if let Some(mapped) = find(&imported, access.range()) {
-            // Memory of a process that has ended takes bytes as well as any; nobody would read them.
+            // Memory of a process that has ended gives and takes bytes as well as any, but nobody would read them.
+            // That it ended a moment ago need not be seen: it could as well have ended a moment later.
             self.process.check_alive()?;
             return blocks.iter().try_for_each(|block| {
                 mapped.transfer(write, block.local, block.remote, block.length_bytes, caching)

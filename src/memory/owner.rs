@@ -1,0 +1,68 @@
+//! Which process this is, without asking the kernel each time.
+//!
+//! Every call of an engine looks whether it is still the process that made the engine: a child after `fork` is not.
+//! The number is kept on a page that the kernel empties in the child, however it was made.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The page; `None` where the kernel (before 4.14) does not empty it.
+static PAGE: LazyLock<Option<usize>> = LazyLock::new(page);
+
+/// Number of this process.
+pub(crate) fn process_id() -> u32 {
+    let Some(page) = *PAGE else { return std::process::id() };
+    // SAFETY: the page is mapped for reading and writing for as long as the process lives, and in a child of it; all
+    // who use it use its first word, as this atomic.
+    let word = unsafe { &*std::ptr::with_exposed_provenance::<AtomicU32>(page) };
+    match word.load(Ordering::Relaxed) {
+        0 => {
+            let own = std::process::id();
+            word.store(own, Ordering::Relaxed);
+            own
+        }
+        own => own,
+    }
+}
+
+fn page() -> Option<usize> {
+    // SAFETY: an integer argument; the call gives a number.
+    let length = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the kernel picks a place of its own, so that nothing that exists is mapped over.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), length, rights, flags, -1, 0) };
+    if base == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the page was just mapped, and nobody else knows it; the advice changes nothing in this process.
+    if unsafe { libc::madvise(base, length, libc::MADV_WIPEONFORK) } != 0 {
+        // SAFETY: as above.
+        unsafe { libc::munmap(base, length) };
+        return None;
+    }
+    Some(base.expose_provenance())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_another_process() {
+        let own = std::process::id();
+        assert_eq!((process_id(), process_id()), (own, own));
+        // SAFETY: the child calls nothing but what a child of a program with threads may, and ends at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let right = process_id() == std::process::id() && process_id() != own;
+            // SAFETY: ends the process; nothing of the parent's is run.
+            unsafe { libc::_exit(if right { 7 } else { 1 }) };
+        }
+        assert!(child > 0);
+        let mut status = 0;
+        // SAFETY: the status is a number that lives until the call returns.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(libc::WEXITSTATUS(status), 7);
+        assert_eq!(process_id(), own);
+    }
+}
