@@ -1,4 +1,5 @@
 //! Upstream's released master and store client as processes.
+#![allow(dead_code, reason = "each test file uses its part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
