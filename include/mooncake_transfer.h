@@ -26,8 +26,9 @@
  *     With STILL_RUNNING you keep the batch id: the memory belongs to the transfer until a later wait ends it.
  *  9. Law 8 is about your memory. Of a write that failed, any part may stand at the peer. Where the connection broke
  *     in the middle, the peer may go on for a moment with what it was given before: over TCP with the bytes that were
- *     on their way; in a transfer by way of slots until it has seen the loss, but no longer than the request had left
- *     of its time. Whoever owns that memory knows that this is over when unregisterLocalMemory has succeeded there.
+ *     on their way; in a transfer by way of slots until it has seen the loss, at the latest when it has heard nothing
+ *     for MOONCAKE_TRANSFER_CONTROL_SILENCE_MS. Whoever owns that memory knows that this is over when
+ *     unregisterLocalMemory has succeeded there.
  */
 #ifndef MOONCAKE_TRANSFER_H
 #define MOONCAKE_TRANSFER_H

@@ -548,6 +548,10 @@ impl Watch for Task {
         if self.stop.load(Ordering::Acquire) {
             return Some(refused(Code::Cancelled, "the request was stopped"));
         }
+        // Seen here before somebody tells of it: the peer counts the request as failed already.
+        if !self.from.is_alive() {
+            return Some(refused(Code::Cancelled, "the peer that asked is gone"));
+        }
         self.deadline.expired().then(|| refused(Code::Timeout, "the request's time was over"))
     }
 

@@ -39,8 +39,8 @@
 //! - No step begins before the one ahead of it is over: a put is on memory before its scatter is asked for.
 //! - A request that must stop is over when its wire is quiet and the agent has answered.
 //! - A peer that is lost costs its requests, and the slots lent to it until the channels with it have ended. What its
-//!   agent was asked to scatter it stops when it sees the loss, or when the request's time is over: until then such a
-//!   write, which has failed here, may still land there. What it puts into memory of this side by order is over when the
+//!   agent was asked to scatter it stops when it sees the loss: until then such a write, which has failed here, may
+//!   still land there. What it puts into memory of this side by order is over when the
 //!   channels with it have ended.
 //!
 //! # Locks
