@@ -131,6 +131,9 @@ struct Held<'s> {
 
 impl Held<'_> {
     fn set(&mut self, bytes: usize) -> Result<(), End> {
+        if bytes == self.bytes {
+            return Ok(());
+        }
         let all = &self.server.held;
         let before = if bytes >= self.bytes {
             all.fetch_add(bytes - self.bytes, Ordering::Relaxed)

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use super::object::Object;
 use super::shard::Shard;
 use super::{Hashed, State};
 
@@ -25,11 +26,39 @@ impl State {
         }
     }
 
+    /// Calls `each` with every key, in order, and its object, if there is one. Only what a shard does not sum up may be
+    /// changed; for the rest see `each_locked`.
+    pub(super) fn each_found(&self, keys: &[&[u8]], mut each: impl FnMut(Option<&mut Object>)) {
+        self.few_locked(keys, |few, shards| {
+            let found: Few<Option<&mut Object>> = few
+                .iter()
+                .zip(shards)
+                .map(|(hashed, shard)| shard.get_mut(hashed.hash, hashed.key))
+                .collect();
+            found.into_iter().for_each(&mut each);
+        });
+    }
+
     /// Calls `each` with every key, in order, and its shard, which is locked.
-    ///
-    /// The shards of several keys are locked at once. Only for the first is waited, while no other is held, so that two
-    /// batches cannot wait for each other.
     pub(super) fn each_locked<'k>(&self, keys: &[&'k [u8]], mut each: impl FnMut(Hashed<'k>, &mut Shard)) {
+        self.few_locked(keys, |few, shards| {
+            for (hashed, shard) in few.iter().zip(&*shards) {
+                shard.fetch(hashed.hash);
+            }
+            for (hashed, shard) in few.iter().zip(shards) {
+                each(*hashed, shard);
+            }
+        });
+    }
+
+    /// Calls `each` with a few keys at a time, in order, and their shards, which are locked.
+    ///
+    /// Only for the first shard is waited, while no other is held, so that two batches cannot wait for each other.
+    fn few_locked<'k>(
+        &self,
+        keys: &[&'k [u8]],
+        mut each: impl FnMut(&[Hashed<'k>], &mut Few<MutexGuard<'_, Shard>>),
+    ) {
         for keys in keys.chunks(KEYS_AT_A_TIME) {
             let hashed = self.hash_few(keys);
             let mut left = &*hashed;
@@ -38,13 +67,8 @@ impl State {
                 shards.push(self.shard(*first));
                 // Ends at one that is taken, be it by this batch itself.
                 shards.extend(others.iter().map_while(|other| self.try_shard(*other)));
-                let (now, later) = left.split_at_checked(shards.len()).unwrap_or((left, &[]));
-                for (hashed, shard) in now.iter().zip(&shards) {
-                    shard.fetch(hashed.hash);
-                }
-                for (hashed, shard) in now.iter().zip(&mut shards) {
-                    each(*hashed, shard);
-                }
+                let (few, later) = left.split_at_checked(shards.len()).unwrap_or((left, &[]));
+                each(few, &mut shards);
                 left = later;
             }
         }

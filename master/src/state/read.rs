@@ -5,9 +5,8 @@ use mooncake_wire::model::{self, ReplicaList};
 use mooncake_wire::{ErrorCode, Outcome};
 use regex::bytes::Regex;
 
+use super::State;
 use super::object::{Object, Standing};
-use super::shard::Shard;
-use super::{Hashed, State};
 use crate::moment::Moment;
 
 /// Most bytes a compiled pattern may take: a pattern comes from a client.
@@ -39,16 +38,16 @@ impl State {
     /// Whether an object is readable; if so, it has a lease.
     pub fn exists(&self, key: &[u8], now: Moment) -> bool {
         let hashed = self.hashed(key);
-        self.exists_in(&mut self.shard(hashed), hashed, now)
+        self.leased(self.shard(hashed).get_mut(hashed.hash, key), now)
     }
 
     /// Tells the same of many objects.
     pub fn tell_exists(&self, keys: &[&[u8]], now: Moment, entries: &mut Entries<'_>) {
-        self.each_locked(keys, |hashed, shard| entries.flag(self.exists_in(shard, hashed, now)));
+        self.each_found(keys, |found| entries.flag(self.leased(found, now)));
     }
 
-    fn exists_in(&self, shard: &mut Shard, hashed: Hashed<'_>, now: Moment) -> bool {
-        let found = shard.get_mut(hashed.hash, hashed.key);
+    /// Whether an object was found that is readable; if so, it has a lease.
+    fn leased(&self, found: Option<&mut Object>, now: Moment) -> bool {
         match found.filter(|object| object.standing() == Standing::Readable) {
             Some(object) => {
                 self.lease(object, now);
@@ -65,21 +64,23 @@ impl State {
     pub fn replicas(&self, key: &[u8], now: Moment) -> Outcome<ReplicaList> {
         let mut sums = Sums::default();
         let hashed = self.hashed(key);
-        let found = self.read(&mut self.shard(hashed), hashed, now, &mut sums, |object| ReplicaList {
+        let mut shard = self.shard(hashed);
+        let list = self.read(shard.get_mut(hashed.hash, key), now, &mut sums, |object| ReplicaList {
             replicas: object.describe(),
             lease_ttl_ms: self.policy.lease_ttl_ms,
             checksum: object.checksum,
         });
+        drop(shard);
         self.count(&sums);
-        found
+        list
     }
 
     /// Tells the same of many objects.
     pub fn tell_replicas(&self, keys: &[&[u8]], now: Moment, entries: &mut Entries<'_>) {
         let mut sums = Sums::default();
         let lease_ttl_ms = self.policy.lease_ttl_ms;
-        self.each_locked(keys, |hashed, shard| {
-            let told = self.read(shard, hashed, now, &mut sums, |object| {
+        self.each_found(keys, |found| {
+            let told = self.read(found, now, &mut sums, |object| {
                 if let [only] = &*object.replicas {
                     // It is what makes the object readable.
                     entries.readable(std::iter::once(only.tell()), lease_ttl_ms, object.checksum);
@@ -102,17 +103,16 @@ impl State {
         self.metrics.hit_bytes.add(sums.bytes);
     }
 
-    /// What `tell` makes of a readable object, which has a lease then.
+    /// What `tell` makes of an object that was found and is readable; it has a lease then.
     fn read<T>(
         &self,
-        shard: &mut Shard,
-        hashed: Hashed<'_>,
+        found: Option<&mut Object>,
         now: Moment,
         sums: &mut Sums,
         tell: impl FnOnce(&Object) -> T,
     ) -> Outcome<T> {
         sums.reads += 1;
-        let object = shard.get_mut(hashed.hash, hashed.key).ok_or(ErrorCode::OBJECT_NOT_FOUND)?;
+        let object = found.ok_or(ErrorCode::OBJECT_NOT_FOUND)?;
         match object.standing() {
             Standing::Readable => {}
             Standing::Processing => return Err(ErrorCode::REPLICA_IS_NOT_READY),
