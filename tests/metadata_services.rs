@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
 )]
 
@@ -39,7 +40,10 @@ fn free_port() -> u16 {
 
 /// Our own metadata server, part of the master.
 fn ours() -> Option<Service> {
-    let port = free_port();
+    ours_at(free_port())
+}
+
+fn ours_at(port: u16) -> Option<Service> {
     let mut command = Command::new(artifacts::program("mooncake_master"));
     command.args(["--rpc_port=0", "--port=0", "--metrics_port=0", "--rpc_address=127.0.0.1"]);
     command.args(["--metrics_host=127.0.0.1", "--enable_http_metadata_server"]);
@@ -54,8 +58,11 @@ fn ours() -> Option<Service> {
 
 /// Upstream's.
 fn theirs() -> Option<Service> {
+    theirs_at(free_port())
+}
+
+fn theirs_at(port: u16) -> Option<Service> {
     let directory = peers(NEWEST)?;
-    let port = free_port();
     let mut command = python_of(&directory, NEWEST);
     command.args(["-m", "mooncake.http_metadata_server", "--host", "127.0.0.1", "--port", &port.to_string()]);
     let child = Child::start(&mut command);
@@ -243,6 +250,104 @@ fn by_etcd() {
 }
 
 #[test]
+fn a_service_that_forgot_everything_is_told_again() {
+    for start in [ours_at, theirs_at] {
+        let port = free_port();
+        let Some(service) = start(port) else { return missing(NEWEST) };
+        let uri = service.uri.clone();
+        let (target, initiator) = (engine_at("target", &uri), engine_at("initiator", &uri));
+        let (first, second, near) = (pattern(1, 5000), pattern(2, 5000), vec![0_u8; 5000]);
+        target.register(address(&first), 5000, "*").unwrap();
+        read(&initiator, "target", &near, address(&first)).unwrap();
+        let own = vec![0_u8; 5000];
+        target.register(address(&own), 5000, "*").unwrap();
+        let mut upstream = Upstream::start_with(NEWEST, &["127.0.0.1", &uri, "17778"], &[]);
+        let mut write = |seed: u64| {
+            let Some(peer) = &mut upstream else { return };
+            peer.ask(&json!(["fill", seed, 0, 5000]));
+            assert_eq!(peer.ask(&json!(["write", "target", 0, address(&own), 5000])), 0);
+            assert!(std::hint::black_box(&own) == &pattern(seed, 5000));
+        };
+        write(5);
+        // Both keep everything in memory. Whether the port is free at once is the kernel's business.
+        drop(service);
+        let again = start(port).expect("it started before");
+        let store = metadata::connect(&uri, &Config::default()).unwrap();
+        assert!(store.fetch("target", Deadline::after(LONG)).is_err(), "it has forgotten");
+        // Who knows each other needs no service.
+        read(&initiator, "target", &near, address(&first)).unwrap();
+        write(6);
+        // The next registration says all of it again, so that newcomers find the engine, and its listener, too.
+        target.register(address(&second), 5000, "*").unwrap();
+        let newcomer = engine_at("newcomer", &uri);
+        read(&newcomer, "target", &near, address(&second)).unwrap();
+        assert!(std::hint::black_box(&near) == &second);
+        read(&newcomer, "target", &near, address(&first)).unwrap();
+        assert!(std::hint::black_box(&near) == &first);
+        newcomer.probe("target").unwrap();
+        if let Some(mut next) = Upstream::start_with(NEWEST, &["127.0.0.1", &uri, "17779"], &[]) {
+            next.ask(&json!(["fill", 7, 0, 5000]));
+            assert_eq!(next.ask(&json!(["write", "target", 0, address(&own), 5000])), 0);
+            assert!(std::hint::black_box(&own) == &pattern(7, 5000));
+            assert_eq!(next.ask(&json!(["probe", "target"])), 0);
+        }
+        for engine in [target, initiator, newcomer] {
+            engine.close();
+        }
+        drop(again);
+    }
+}
+
+#[test]
+fn engines_of_both_kinds_that_start_again_are_found_by_their_names() {
+    for start in [ours_at, theirs_at] {
+        let Some(service) = start(free_port()) else { return missing(NEWEST) };
+        let uri = service.uri.clone();
+        let ours = engine_at("ours", &uri);
+        let buffer = vec![0_u8; 4096];
+        ours.register(address(&buffer), 4096, "*").unwrap();
+        // Upstream asks once for a descriptor and keeps it for ever, unless it is told not to.
+        let name = "127.0.0.1:17780";
+        let upstream = || {
+            let variables = [("MC_DISABLE_METACACHE", "1")];
+            Upstream::start_with(NEWEST, &["127.0.0.1", &uri, "17780"], &variables)
+        };
+        let Some(mut old) = upstream() else { return missing(NEWEST) };
+        old.ask(&json!(["fill", 1, 0, 4096]));
+        read(&ours, name, &buffer, old.base).unwrap();
+        assert!(std::hint::black_box(&buffer) == &pattern(1, 4096));
+        // It takes its entries out when it ends in good order. After a crash neither service lets it have its name
+        // again: they refuse to overwrite where an engine listens, and it does not remove that itself.
+        old.child.close_input();
+        assert!(old.child.wait(LONG).success(), "{}", old.child.output());
+        assert!(read(&ours, name, &buffer, old.base).is_err());
+        let mut new = upstream().unwrap();
+        new.ask(&json!(["fill", 2, 0, 4096]));
+        let mut outcome = Ok(());
+        let reached = wait_until(LONG, || {
+            outcome = read(&ours, name, &buffer, new.base);
+            outcome.is_ok()
+        });
+        assert!(reached, "{outcome:?}");
+        assert!(std::hint::black_box(&buffer) == &pattern(2, 4096));
+        // The other way round: ours ends, and comes back with the name and other ports.
+        new.ask(&json!(["fill", 3, 0, 4096]));
+        assert_eq!(new.ask(&json!(["write", "ours", 0, address(&buffer), 4096])), 0);
+        assert!(std::hint::black_box(&buffer) == &pattern(3, 4096));
+        ours.close();
+        assert_ne!(new.ask(&json!(["write", "ours", 0, address(&buffer), 4096])), 0);
+        let next = engine_at("ours", &uri);
+        let other = vec![0_u8; 4096];
+        next.register(address(&other), 4096, "*").unwrap();
+        new.ask(&json!(["fill", 4, 0, 4096]));
+        assert!(wait_until(LONG, || new.ask(&json!(["write", "ours", 0, address(&other), 4096])) == 0));
+        assert!(std::hint::black_box(&other) == &pattern(4, 4096));
+        assert!(std::hint::black_box(&buffer) == &pattern(3, 4096), "what only the old one had");
+        next.close();
+    }
+}
+
+#[test]
 fn a_service_that_does_not_answer_is_named_in_time() {
     let port = free_port();
     let started = std::time::Instant::now();
@@ -266,6 +371,8 @@ fn a_service_that_does_not_answer_is_named_in_time() {
 struct Fickle {
     uri: String,
     refuses: Arc<AtomicBool>,
+    /// The first words of each request that changes something, and its body.
+    changes: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Fickle {
@@ -275,13 +382,16 @@ impl Fickle {
         let refuses = Arc::new(AtomicBool::new(false));
         let refused = Arc::clone(&refuses);
         let values: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
+        let changes: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let changed = Arc::clone(&changes);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (refused, values) = (Arc::clone(&refused), Arc::clone(&values));
-                std::thread::spawn(move || serve(stream, &refused, &values));
+                let changed = Arc::clone(&changed);
+                std::thread::spawn(move || serve(stream, &refused, &values, &changed));
             }
         });
-        Self { uri, refuses }
+        Self { uri, refuses, changes }
     }
 }
 
@@ -290,6 +400,7 @@ fn serve(
     mut stream: TcpStream,
     refuses: &AtomicBool,
     values: &Mutex<HashMap<String, Vec<u8>>>,
+    changes: &Mutex<Vec<(String, String)>>,
 ) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     loop {
@@ -307,6 +418,10 @@ fn serve(
         reader.read_exact(&mut body).ok()?;
         let mut words = first.split(' ');
         let (method, key) = (words.next()?, words.next()?.to_owned());
+        if method != "GET" {
+            let body = String::from_utf8(body.clone()).ok()?;
+            changes.lock().unwrap().push((format!("{method} {key}"), body));
+        }
         let mut values = values.lock().unwrap();
         let (status, answer) = match method {
             "PUT" if refuses.load(Ordering::SeqCst) => ("500 No", Vec::new()),
@@ -318,6 +433,43 @@ fn serve(
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", answer.len());
         stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer)).ok()?;
     }
+}
+
+/// What upstream's engine was recorded to change in an HTTP service, from its start to its end, with one registration:
+/// the keys as they are written in the request, in order.
+const RECORDED: [&str; 5] = [
+    "PUT /metadata?key=mooncake%2Frpc_meta%2Fininame%3A17777",
+    "PUT /metadata?key=mooncake%2Fram%2Fininame%3A17777",
+    "PUT /metadata?key=mooncake%2Fram%2Fininame%3A17777",
+    "DELETE /metadata?key=mooncake%2Frpc_meta%2Fininame%3A17777",
+    "DELETE /metadata?key=mooncake%2Fram%2Fininame%3A17777",
+];
+
+#[test]
+fn a_service_is_told_what_upstream_was_recorded_to_tell() {
+    let service = Fickle::start();
+    let engine = engine_at("ininame:17777", &service.uri);
+    let port = engine.rpc_port();
+    let buffer = pattern(1, 65_536);
+    engine.register(address(&buffer), 65_536, "*").unwrap();
+    engine.close();
+    let changes = service.changes.lock().unwrap();
+    assert_eq!(changes.iter().map(|(request, _)| request.as_str()).collect::<Vec<_>>(), RECORDED);
+    let (_, place) = &changes[0];
+    assert_eq!(*place, format!(r#"{{"ip_or_host_name":"127.0.0.1","rpc_port":{port}}}"#));
+    // Upstream's keys stand in the same order, with values of the same kinds; ours is one object more.
+    let recorded = r#"{"buffers":[{"addr":0,"length":65536,"name":"ininame:17777"}],"name":"ininame:17777","protocol":"tcp","rdma_server_name":"","tcp_data_host":"127.0.0.1","tcp_data_port":0,"tcp_proto_version":2,"timestamp":""}"#;
+    let recorded: serde_json::Value = serde_json::from_str(recorded).unwrap();
+    let mut told: serde_json::Value = serde_json::from_str(&changes[2].1).unwrap();
+    assert!(told.as_object_mut().unwrap().shift_remove("mooncake_transfer").is_some());
+    assert_eq!(told["buffers"][0]["addr"], address(&buffer));
+    assert!(told["tcp_data_port"].as_u64().is_some_and(|port| port > 0));
+    assert!(told["timestamp"].as_str().is_some_and(|time| time.len() == "2026-11-22 09:34:12.853961".len()));
+    told["buffers"][0]["addr"] = 0.into();
+    told["tcp_data_port"] = 0.into();
+    told["timestamp"] = "".into();
+    assert_eq!(told.to_string(), recorded.to_string());
+    assert!(!changes[2].1.ends_with('\n'), "compact, and without the line feed of the other stores");
 }
 
 #[test]

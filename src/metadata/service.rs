@@ -1,5 +1,7 @@
 //! Descriptors in a service apart: what is common to every store of keys and values.
 
+use parking_lot::Mutex;
+
 use super::Metadata;
 use super::keys::{Keys, decode_place, encode_place};
 use crate::config::Config;
@@ -26,11 +28,18 @@ pub(super) struct Service<S> {
     store: S,
     keys: Keys,
     config: Config,
+    /// The key and the value by which peers find our own handshake listener, once it was announced.
+    own_place: Mutex<Option<(String, Vec<u8>)>>,
 }
 
 impl<S: Store> Service<S> {
     pub(super) fn new(store: S, config: &Config) -> Self {
-        Self { store, keys: Keys::new(config.cluster_id.as_deref()), config: config.clone() }
+        Self {
+            store,
+            keys: Keys::new(config.cluster_id.as_deref()),
+            config: config.clone(),
+            own_place: Mutex::default(),
+        }
     }
 
     /// A place that was left by a process that is gone is taken over; one where somebody answers is not.
@@ -59,11 +68,25 @@ impl<S: Store> Service<S> {
     }
 }
 
+impl<S: Store> Service<S> {
+    /// Says again where our own listener is, when the service has forgotten it: one that keeps everything in memory
+    /// was started again.
+    fn restore_place(&self, deadline: Deadline) -> Result<()> {
+        let Some((key, place)) = self.own_place.lock().clone() else { return Ok(()) };
+        if self.store.get(&key, deadline)?.is_none() {
+            log::info!("the metadata service has forgotten where we are: it is told again");
+            self.store.put(&key, &place, deadline)?;
+        }
+        Ok(())
+    }
+}
+
 impl<S: Store> Metadata for Service<S> {
     fn publish(&self, descriptor: &SegmentDescriptor, deadline: Deadline) -> Result<()> {
         let bytes = descriptor.encode();
         self.store
             .put(&self.keys.segment(&descriptor.name), &bytes, deadline)
+            .and_then(|()| self.restore_place(deadline))
             .map_err(|error| error.peer(&descriptor.name))
     }
 
@@ -82,13 +105,16 @@ impl<S: Store> Metadata for Service<S> {
     }
 
     fn withdraw(&self, name: &str, deadline: Deadline) -> Result<()> {
+        self.own_place.lock().take();
         let place = self.store.delete(&self.keys.place(name), deadline);
         self.store.delete(&self.keys.segment(name), deadline).and(place).map_err(|error| error.peer(name))
     }
 
     fn announce(&self, name: &str, host: &str, port: u16, deadline: Deadline) -> Result<()> {
         let place = encode_place(host, port)?;
-        self.take_place(name, &place, deadline).map_err(|error| error.peer(name))
+        self.take_place(name, &place, deadline).map_err(|error| error.peer(name))?;
+        *self.own_place.lock() = Some((self.keys.place(name), place));
+        Ok(())
     }
 
     fn locate(&self, name: &str, deadline: Deadline) -> Result<Endpoint> {
