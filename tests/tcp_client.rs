@@ -21,6 +21,7 @@ use mooncake::plan::Direction;
 use mooncake::transport::tcp::wire::{HEADER_BYTES, Header, OK, REJECTED, status};
 use mooncake::transport::tcp::{Served, Tcp};
 use mooncake_test_support::{loopback, wait_until};
+use proptest::prelude::*;
 use tcp::{
     LONG, Memory, address_of, connect, finished, job, must, pattern, run, serve, settings, target, target_of,
 };
@@ -249,6 +250,71 @@ fn every_wrong_answer_is_a_failure() {
         let expected = if answer.ends_with(b"VTCM") { Code::AddressNotRegistered } else { Code::Socket };
         assert_eq!(error.as_ref().map(|error| error.code()), Some(expected), "{error:?}");
         assert_eq!(near, [0; 4096]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// A peer answers pipelined reads and writes with frames that were changed, cut or followed by more: what it did not
+    /// confirm is not reported as done, memory beside what was named stays as it is, and the client goes on.
+    #[test]
+    fn mutated_answers_do_no_harm(
+        flips in prop::collection::vec((0_usize..64, 1_u8..), 0..4),
+        cut in 1_usize..200,
+        more in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        const LENGTH: usize = 24;
+        // The right answers to: read 24 bytes, write 24 bytes, read 24 bytes.
+        let body = vec![7_u8; LENGTH];
+        let right = [&status(OK)[..], &body, &status(OK), &status(OK), &body].concat();
+        let mut wrong = right.clone();
+        for (at, flip) in flips {
+            let place = at % wrong.len();
+            wrong[place] ^= flip;
+        }
+        wrong.truncate(cut);
+        let whole = wrong.len() == right.len();
+        wrong.extend(if whole { more } else { Vec::new() });
+        let answer = wrong.clone();
+        let fake = Fake::start(move |number, mut stream| {
+            // What a refusal leaves unserved is asked for once more, elsewhere.
+            if number > 0 {
+                return;
+            }
+            // All requests first, so that the answers come in one piece.
+            let _ = stream.read_exact(&mut [0; 3 * HEADER_BYTES + LENGTH]);
+            let _ = stream.write_all(&answer);
+        });
+        let mut one_lane = settings();
+        one_lane.lanes = 1;
+        let client = Tcp::start(one_lane, Memory::of(&[]) as Arc<dyn Served>).unwrap();
+        let peer = connect(&client, fake.port, 2);
+        let mut near = vec![1_u8; 4 * LENGTH];
+        let base = target_of(&mut near);
+        let (batch, reads) = job(Direction::Read, &[(base + LENGTH as u64, 0x1000, LENGTH as u64)], LONG);
+        let (middle, write) = job(Direction::Write, &[(base, 0x2000, LENGTH as u64)], LONG);
+        let (last, again) = job(Direction::Read, &[(base + 2 * LENGTH as u64, 0x3000, LENGTH as u64)], LONG);
+        for part in [reads, write, again] {
+            client.submit(part, &peer);
+        }
+        let outcomes = [finished(&batch).0, finished(&middle).0, finished(&last).0];
+        // How far the answer goes on as it should, in frames: a status with its body is one.
+        let ends = [8 + LENGTH, 16 + LENGTH, right.len()];
+        let is_ok = |start: usize| wrong.get(start..start + 8) == Some(&status(OK)[..]);
+        let mut good = true;
+        for ((outcome, end), start) in outcomes.iter().zip(ends).zip([0, 8 + LENGTH, 16 + LENGTH]) {
+            good = good && is_ok(start) && wrong.len() >= end;
+            prop_assert_eq!(outcome.is_success(), good, "{:?} {:?}", outcomes, wrong);
+        }
+        prop_assert!(near[..LENGTH].iter().chain(&near[3 * LENGTH..]).all(|byte| *byte == 1), "beside what was named");
+        for (place, outcome) in [(LENGTH, outcomes[0]), (2 * LENGTH, outcomes[2])] {
+            if outcome.is_success() {
+                let sent = if place == LENGTH { &wrong[8..8 + LENGTH] } else { &wrong[24 + LENGTH..24 + 2 * LENGTH] };
+                prop_assert_eq!(&near[place..place + LENGTH], sent);
+            }
+        }
+        client.shutdown();
     }
 }
 
