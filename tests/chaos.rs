@@ -24,10 +24,11 @@
 
 mod promise;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mooncake_test_support::wait_until;
+use mooncake_test_support::{SoftwareNpu, wait_until};
 use promise::{Peer, Pending, software_npu};
 
 const PROCESSES: u32 = 4;
@@ -72,7 +73,11 @@ struct Kind {
     staged: bool,
     /// Connections are given up after a short silence.
     impatient: bool,
+    /// Small blocks may be gathered, or launched by both ends; over RoCE, where that is worth most.
+    aggregated: bool,
 }
+
+const PLAIN: Kind = Kind { staged: false, impatient: false, aggregated: false };
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -87,7 +92,7 @@ fn usage(peer: &mut Peer) -> [u64; 3] {
 
 #[test]
 fn every_byte_is_verified_or_reported_failed() {
-    let mut peers = run_all(&FAULTS, Kind { staged: false, impatient: false });
+    let mut peers = run_all(&FAULTS, PLAIN);
     peers.iter_mut().for_each(|peer| assert_eq!(metric(peer, "staged_jobs_total"), 0));
     peers.into_iter().for_each(Peer::quit);
 }
@@ -95,21 +100,40 @@ fn every_byte_is_verified_or_reported_failed() {
 #[test]
 fn so_it_is_by_way_of_slots_and_none_is_lost() {
     let faults: Vec<&str> = FAULTS.iter().chain(&STAGED_FAULTS).copied().collect();
-    let peers = run_all(&faults, Kind { staged: true, impatient: false });
+    let peers = run_all(&faults, Kind { staged: true, ..PLAIN });
+    slots_are_free(peers);
+}
+
+#[test]
+fn so_it_is_when_small_blocks_are_gathered_or_launched_by_both_ends() {
+    let faults: Vec<&str> = FAULTS.iter().chain(&STAGED_FAULTS).copied().collect();
+    let mut peers = run_all(&faults, Kind { aggregated: true, ..PLAIN });
+    let both_ends: u64 = peers.iter_mut().map(|peer| metric(peer, "staged_jobs_total")).sum();
+    assert!(both_ends > 0);
     slots_are_free(peers);
 }
 
 #[test]
 fn every_byte_is_verified_or_reported_failed_when_processes_stand_still() {
     let faults: Vec<&str> = FAULTS.iter().copied().chain([STANDS_STILL; 10]).collect();
-    let peers = run_all(&faults, Kind { staged: false, impatient: true });
+    let peers = run_all(&faults, Kind { impatient: true, ..PLAIN });
     peers.into_iter().for_each(Peer::quit);
 }
 
 #[test]
 fn no_slot_is_lost_when_processes_stand_still() {
     let faults: Vec<&str> = FAULTS.iter().chain(&STAGED_FAULTS).copied().chain([STANDS_STILL; 14]).collect();
-    slots_are_free(run_all(&faults, Kind { staged: true, impatient: true }));
+    slots_are_free(run_all(&faults, Kind { staged: true, impatient: true, ..PLAIN }));
+}
+
+/// The NPUs with network addresses, by which they are reached.
+fn over_roce(npu: SoftwareNpu, folder: &Path) -> SoftwareNpu {
+    let path = folder.join("hccn.conf");
+    let lines: String =
+        (0..PROCESSES).map(|device| format!("address_{device}=192.0.2.{}\n", device + 1)).collect();
+    std::fs::write(&path, lines).unwrap();
+    npu.variable("HCCL_INTRA_ROCE_ENABLE", "1")
+        .variable("MOONCAKE_TRANSFER_HCCN_CONF", path.to_str().unwrap())
 }
 
 fn slots_are_free(mut peers: Vec<Peer>) {
@@ -152,7 +176,12 @@ fn run_all(faults_there_are: &[&str], kind: Kind) -> Vec<Peer> {
         .variable("ASCEND_CONNECT_TIMEOUT", "1500")
         .variable("MC_HANDSHAKE_CONNECT_TIMEOUT", "2")
         .variable("MC_LOG_LEVEL", "ERROR");
+    let folder = tempfile::TempDir::new().unwrap();
+    let npu = if kind.aggregated { over_roce(npu, folder.path()) } else { npu };
     let mut variables = vec![("MC_LOG_LEVEL", "ERROR")];
+    if kind.aggregated {
+        variables.push(("ASCEND_AGGREGATE_ENABLE", "1"));
+    }
     if kind.impatient {
         variables.extend([
             ("MOONCAKE_TRANSFER_CONTROL_PING_MS", "200"),

@@ -42,6 +42,13 @@ impl Random {
     }
 }
 
+/// How the blocks of one end lie at the other.
+#[derive(Clone, Copy)]
+enum Order {
+    Same,
+    Reverse,
+}
+
 struct Target {
     name: String,
     lane: u64,
@@ -136,16 +143,18 @@ impl<'a> Thread<'a> {
         let block = [64, 4096, 65_536, 1 << 20][usize::try_from(self.random.below(4)).unwrap()];
         let bytes = block * (1 + self.random.below((LANE_BYTES / block).min(512)));
         let seed = self.random.below(u64::MAX);
+        // Neighbours at one end and not at the other are nothing that can be merged.
+        let order = if self.random.below(2) == 0 { Order::Same } else { Order::Reverse };
         let limit = Duration::from_millis([15, 150, 4000][usize::try_from(self.random.below(3)).unwrap()]);
         self.peer.memory.fill(self.source, bytes, seed);
-        let requests = self.requests(Direction::Write, self.source, target, bytes, block)?;
+        let requests = self.requests(Direction::Write, self.source, target, bytes, block, order)?;
         let written = if self.random.below(8) == 0 {
             self.cancelled(&requests)
         } else {
             self.transfer(&requests, limit)
         };
         match written {
-            Ok(()) => self.verify(target, bytes, block, seed)?,
+            Ok(()) => self.verify(target, bytes, block, order, seed)?,
             Err(error) => {
                 expected(&error)?;
                 self.tally.failed += 1;
@@ -165,13 +174,18 @@ impl<'a> Thread<'a> {
         target: &Target,
         bytes: u64,
         block: u64,
+        order: Order,
     ) -> Result<Vec<Request>> {
         let segment = self.peer.engine.open_segment(&target.name, true)?;
         let request = |offset| Request {
             direction,
             local: local + offset,
             segment,
-            remote: target.lane + offset,
+            remote: target.lane
+                + match order {
+                    Order::Same => offset,
+                    Order::Reverse => bytes - block - offset,
+                },
             length_bytes: block,
         };
         Ok((0..bytes / block).map(|index| request(index * block)).collect())
@@ -212,9 +226,9 @@ impl<'a> Thread<'a> {
     }
 
     /// What was written stands there.
-    fn verify(&mut self, target: &Target, bytes: u64, block: u64, seed: u64) -> Result<()> {
+    fn verify(&mut self, target: &Target, bytes: u64, block: u64, order: Order, seed: u64) -> Result<()> {
         self.peer.memory.fill(self.sink, bytes, !seed);
-        let requests = self.requests(Direction::Read, self.sink, target, bytes, block)?;
+        let requests = self.requests(Direction::Read, self.sink, target, bytes, block, order)?;
         match self.transfer(&requests, Duration::from_secs(4)) {
             Ok(()) => match self.peer.memory.mismatch(self.sink, bytes, seed) {
                 None => self.tally.verified += 1,
@@ -236,7 +250,7 @@ impl<'a> Thread<'a> {
 
     /// After a failure nothing lands any more.
     fn stays_quiet(&mut self, target: &Target, bytes: u64) -> Result<()> {
-        let requests = self.requests(Direction::Read, self.sink, target, bytes, bytes)?;
+        let requests = self.requests(Direction::Read, self.sink, target, bytes, bytes, Order::Same)?;
         if self.transfer(&requests, Duration::from_secs(4)).is_err() {
             return Ok(());
         }
@@ -279,11 +293,12 @@ impl<'a> Thread<'a> {
             let end = Instant::now() + Duration::from_secs(40);
             let seed = self.random.below(u64::MAX);
             self.peer.memory.fill(self.source, LANE_BYTES, seed);
-            let requests = self.requests(Direction::Write, self.source, target, LANE_BYTES, 65_536)?;
+            let requests =
+                self.requests(Direction::Write, self.source, target, LANE_BYTES, 65_536, Order::Same)?;
             let before = self.tally.verified;
             while self.tally.verified == before {
                 match self.transfer(&requests, Duration::from_secs(10)) {
-                    Ok(()) => self.verify(target, LANE_BYTES, 65_536, seed)?,
+                    Ok(()) => self.verify(target, LANE_BYTES, 65_536, Order::Same, seed)?,
                     Err(error) if Instant::now() > end => return Err(error),
                     Err(_) => {}
                 }

@@ -177,7 +177,6 @@ impl Lane<'_> {
             timeout_ms: u64::try_from(request.deadline().remaining().as_millis()).unwrap_or(u64::MAX),
         };
         let pending = connection.ask(&Message::MoveDirect(order))?;
-        let mut told = false;
         loop {
             let error = match pending.wait(Route::slice()) {
                 Ok(Some(Message::Done)) => return Ok(true),
@@ -185,11 +184,9 @@ impl Lane<'_> {
                 Ok(None) => {
                     let _ = self.route.look();
                     if watch.stop().is_some() {
-                        if !told {
-                            // Without a connection the answer is that there is none.
-                            let _ = connection.send(Message::StopDirect { number });
-                            told = true;
-                        }
+                        // Until it is answered: the first may come before the order itself, which other threads of the
+                        // peer serve. Without a connection the answer is that there is none.
+                        let _ = connection.send(Message::StopDirect { number });
                         watch.stuck();
                     }
                     continue;
