@@ -8,8 +8,8 @@
 //! - `codec` and `message` are the struct_pack subset: a type's literal and hash are worked out at compile time, per
 //!   profile, from its members.
 //! - `model` is the one internal model and `method` the calls made of it; `profile` gives both the layout of a release.
-//!   There is no second set of types: the same struct is written and read in each layout. `lists` writes the one answer
-//!   that a master gives most without making a value of it.
+//!   There is no second set of types: the same struct is written and read in each layout. `lists` writes the answers
+//!   that a master gives most without making values of them.
 //!
 //! No sockets, no policy, no `unsafe`. Nothing a peer sends makes a decoder allocate more than a constant plus a small
 //! multiple of the bytes that were received; every length has a limit (`limits`). A type literal in a message is
