@@ -108,8 +108,10 @@ fn so_it_is_by_way_of_slots_and_none_is_lost() {
 fn so_it_is_when_small_blocks_are_gathered_or_launched_by_both_ends() {
     let faults: Vec<&str> = FAULTS.iter().chain(&STAGED_FAULTS).copied().collect();
     let mut peers = run_all(&faults, Kind { aggregated: true, ..PLAIN });
-    let both_ends: u64 = peers.iter_mut().map(|peer| metric(peer, "staged_jobs_total")).sum();
-    assert!(both_ends > 0);
+    for name in ["staged_bytes_total", "by_peers_bytes_total"] {
+        let bytes: u64 = peers.iter_mut().map(|peer| metric(peer, name)).sum();
+        assert!(bytes > 0, "{name}");
+    }
     slots_are_free(peers);
 }
 
@@ -195,8 +197,15 @@ fn run_all(faults_there_are: &[&str], kind: Kind) -> Vec<Peer> {
             ("MOONCAKE_TRANSFER_STAGED_SLOTS", "4"),
         ]);
     }
-    let mut peers: Vec<Peer> =
-        (0..PROCESSES).map(|device| Peer::start_with(&npu, Some(device), &variables)).collect();
+    let mut peers: Vec<Peer> = (0..PROCESSES)
+        .map(|device| {
+            // One half gathers blocks, the other has its peers launch a part of them.
+            let gathers =
+                (kind.aggregated && device % 2 == 0).then_some(("MOONCAKE_TRANSFER_BOTH_ENDS", "0"));
+            let variables: Vec<_> = variables.iter().copied().chain(gathers).collect();
+            Peer::start_with(&npu, Some(device), &variables)
+        })
+        .collect();
     let targets: Vec<String> = (0..)
         .zip(&mut peers)
         .map(|(device, peer)| {

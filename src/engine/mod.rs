@@ -415,6 +415,7 @@ impl Shared {
         metrics.staged_slots.set(staged.slots_in_use);
         metrics.staged_slots_held_back.set(staged.slots_held_back);
         metrics.staged_bytes.raise_to(staged.moved_bytes);
+        metrics.by_peers_bytes.raise_to(staged.by_peers_bytes);
         metrics.staged_jobs.raise_to(staged.requests);
         metrics.channels.set(self.npu.opened().map_or(0, |ascend| count(ascend.channels().len())));
     }

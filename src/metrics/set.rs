@@ -77,6 +77,7 @@ metrics! {
     tcp_jobs: Counter as Counter, "mooncake_transfer_tcp_jobs_total", "Groups of host copies handed to TCP";
     staged_jobs: Counter as Counter, "mooncake_transfer_staged_jobs_total", "Groups of copies handed to the slots of devices";
     staged_bytes: Counter as Counter, "mooncake_transfer_staged_bytes_total", "Bytes that transfers of this engine moved through slots";
+    by_peers_bytes: Counter as Counter, "mooncake_transfer_by_peers_bytes_total", "Bytes of this engine's transfers that peers launched at their ends";
     timeouts: Counter as Counter, "mooncake_transfer_timeouts_total", "Submissions that came to their deadline";
     cancellations: Counter as Counter, "mooncake_transfer_cancellations_total", "Submissions that were cancelled";
     stuck: Counter as Counter, "mooncake_transfer_stuck_total", "Submissions that could not be made quiet in the grace time";
