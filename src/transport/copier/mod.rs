@@ -11,6 +11,8 @@
 
 mod pieces;
 mod seats;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -49,7 +51,7 @@ const IDLE_LIMIT: Duration = Duration::from_micros(60);
 /// Pauses between two looks.
 const PAUSES: u32 = 16;
 
-/// Most copying threads of an engine; memory bandwidth is used up by few.
+/// Most threads of a copier; memory bandwidth is used up by few.
 const THREAD_LIMIT: usize = 4;
 
 /// Most blocks of one call of a mover.
@@ -75,28 +77,80 @@ pub(crate) trait Mover: Send + Sync {
 /// A request that who waits for it may work on, too.
 struct Assisted {
     copy: Copy,
-    /// Somebody is sure to work on it, without being woken.
-    helped: bool,
     shared: Weak<Shared>,
 }
 
+/// A request that may have pieces left to take.
+struct Queued {
+    copy: Arc<Assisted>,
+    /// Somebody is sure to work on it, without being woken.
+    helped: bool,
+}
+
 impl Help for Assisted {
-    fn help(&self, _over: &dyn Fn() -> bool, _deadline: Deadline) {
-        // Deadlines are looked at piece by piece, as on any thread.
-        if let Some(shared) = self.shared.upgrade() {
+    fn help(&self, _over: &dyn Fn() -> bool, deadline: Deadline) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        // The request's own deadline is looked at piece by piece, as on any thread. The helper's may be sooner: then the
+        // thread goes on that was told of it. A request that he alone is to work on has no more time than he.
+        let helped =
+            shared.queue.lock().copies.iter().find(|queued| queued.is(self)).map(|queued| queued.helped);
+        if let Some(helped) = helped {
             let _seat = shared.seats.map(Seats::call);
-            shared.work(self);
+            shared.work(self, Some(deadline).filter(|_| !helped));
         }
+    }
+}
+
+impl Queued {
+    fn is(&self, copy: &Assisted) -> bool {
+        std::ptr::eq(&raw const *self.copy, copy)
     }
 }
 
 #[derive(Default)]
 struct Queue {
-    copies: VecDeque<Arc<Assisted>>,
+    copies: VecDeque<Queued>,
     threads: usize,
+    /// Of these, the ones that have nothing to work on: they sleep, look, or have just been started.
+    idle: usize,
+    /// Of these, the ones that come to see what there is, because a request counts on them.
+    coming: usize,
     /// Threads that look for work without having to be woken.
     looking: usize,
+    /// Of these, the ones that a request counts on.
+    claimed: usize,
     stopped: bool,
+}
+
+impl Queue {
+    /// Threads that no request counts on.
+    fn free(&self) -> usize {
+        self.idle.saturating_sub(self.coming)
+    }
+
+    /// Counts on up to `helpers` threads, of which `started` are new; answers how many of them have to be woken.
+    fn claim(&mut self, helpers: usize, started: usize) -> usize {
+        let counted = self.free().min(helpers);
+        self.coming += counted;
+        let asleep = counted.saturating_sub(started);
+        let claimed = self.looking.saturating_sub(self.claimed).min(asleep);
+        self.claimed += claimed;
+        asleep - claimed
+    }
+
+    /// A thread was woken, or has been started.
+    fn came(&mut self) {
+        self.coming = self.coming.saturating_sub(1);
+    }
+
+    /// A thread that looked comes to see what there is.
+    fn looked(&mut self) {
+        self.looking = self.looking.saturating_sub(1);
+        if self.claimed > 0 {
+            self.claimed -= 1;
+            self.came();
+        }
+    }
 }
 
 struct Shared {
@@ -139,35 +193,40 @@ impl HostCopier {
         let copy = Copy::new(request, mover);
         let length_bytes = copy.length_bytes();
         if length_bytes <= self.inline_bytes {
-            copy.work(&self.shared.stopping);
+            copy.work(&self.shared.stopping, None);
             return Ok(());
         }
-        let most = Seats::of_process().limit().min(THREAD_LIMIT);
-        let piece_bytes = match self.shared.seats {
-            Some(_) => piece_bytes(length_bytes, most),
-            None => PIECE_BYTES,
+        let (most, piece_bytes) = match self.shared.seats {
+            Some(seats) => {
+                let most = seats.limit().min(THREAD_LIMIT);
+                (most, piece_bytes(length_bytes, most))
+            }
+            None => (THREAD_LIMIT, PIECE_BYTES),
         };
-        // Who waits for it begins at once, which takes less time than to wake anybody; others come for the rest.
-        let mut helped = false;
-        let copy = Arc::new_cyclic(|own: &Weak<Assisted>| {
-            let help: Weak<dyn Help> = own.clone() as Weak<dyn Help>;
-            helped = self.inline_bytes > 0 && request.job().submission.batch().offer(help);
-            Assisted { copy: copy.in_pieces_of(piece_bytes), helped, shared: Arc::downgrade(&self.shared) }
-        });
-        let own = usize::from(helped);
-        let worth = usize::try_from(length_bytes / HELPER_BYTES).unwrap_or(usize::MAX).saturating_sub(own);
-        let free = self.shared.seats.map_or(most, |seats| seats.room(own));
-        let helpers = worth.min(free).min(most).max(1 - own);
-        let looking = {
+        let copy =
+            Arc::new(Assisted { copy: copy.in_pieces_of(piece_bytes), shared: Arc::downgrade(&self.shared) });
+        let help: Weak<dyn Help> = Arc::downgrade(&copy) as Weak<dyn Help>;
+        let asleep = {
+            // Held from the offer on: who takes that finds the request in the queue, or knows that it was not accepted.
             let mut queue = self.shared.queue.lock();
             if queue.stopped {
                 return Err(Error::new(Code::StaleHandle, Stage::Submit, "the engine was shut down"));
             }
-            self.have_threads(&mut queue, helpers, 1 - own)?;
-            self.shared.push(&mut queue, copy);
-            queue.looking
+            // Who waits for it begins at once, which takes less time than to wake anybody; others come for the rest.
+            let helped = self.inline_bytes > 0 && request.job().submission.batch().offer(help);
+            let own = usize::from(helped);
+            let worth =
+                usize::try_from(length_bytes / HELPER_BYTES).unwrap_or(usize::MAX).saturating_sub(own);
+            let free = self.shared.seats.map_or(most, |seats| seats.room(own));
+            let helpers = worth.min(free).min(most).max(1 - own);
+            // Those that work on something may do so for long: a mover may wait for a peer that does not answer.
+            let (before, more) = (queue.threads, helpers.saturating_sub(queue.free()));
+            self.have_threads(&mut queue, before.saturating_add(more).min(most), 1 - own)?;
+            let started = queue.threads.saturating_sub(before);
+            self.shared.push(&mut queue, Queued { copy, helped });
+            queue.claim(helpers, started)
         };
-        for _ in looking..helpers {
+        for _ in 0..asleep {
             self.shared.changed.notify_one();
         }
         Ok(())
@@ -181,7 +240,10 @@ impl HostCopier {
                 .name(format!("{}-{}", self.name, queue.threads))
                 .spawn(move || shared.run());
             match started {
-                Ok(_) => queue.threads += 1,
+                Ok(_) => {
+                    queue.threads += 1;
+                    queue.idle += 1;
+                }
                 Err(_) if queue.threads >= needed => break,
                 Err(error) => {
                     return Err(Error::new(
@@ -242,33 +304,44 @@ impl Shared {
 
     fn run(&self) {
         let mut looks = false;
+        self.queue.lock().came();
         loop {
             let idle_since = Instant::now();
             let Some((copy, seat)) = self.next(looks) else { break };
             // Had it looked, would it have found this one?
             looks = copy.copy.accepted().saturating_duration_since(idle_since) < IDLE_LIMIT;
-            self.work(&copy);
+            self.work(&copy, None);
             drop(seat);
+            self.queue.lock().idle += 1;
         }
         let mut queue = self.queue.lock();
         queue.threads = queue.threads.saturating_sub(1);
+        queue.idle = queue.idle.saturating_sub(1);
         self.changed.notify_all();
     }
 
-    fn push(&self, queue: &mut Queue, copy: Arc<Assisted>) {
-        let number = if copy.helped { &self.helped } else { &self.alone };
-        queue.copies.push_back(copy);
+    fn push(&self, queue: &mut Queue, queued: Queued) {
+        let number = self.number(&queued);
+        queue.copies.push_back(queued);
         number.fetch_add(1, Ordering::Release);
     }
 
-    fn work(&self, copy: &Assisted) {
-        copy.copy.work(&self.stopping);
+    fn number(&self, queued: &Queued) -> &AtomicUsize {
+        if queued.helped { &self.helped } else { &self.alone }
+    }
+
+    /// Works on a request, until `until` if there is such a time.
+    fn work(&self, copy: &Assisted, until: Option<Deadline>) {
+        if !copy.copy.work(&self.stopping, until) {
+            return;
+        }
         let mut queue = self.queue.lock();
         // Nothing of it is left to take; others may still be copying theirs.
-        let before = queue.copies.len();
-        queue.copies.retain(|other| !std::ptr::eq(&raw const **other, copy));
-        let number = if copy.helped { &self.helped } else { &self.alone };
-        number.fetch_sub(before - queue.copies.len(), Ordering::Release);
+        if let Some(place) = queue.copies.iter().position(|queued| queued.is(copy))
+            && let Some(queued) = queue.copies.remove(place)
+        {
+            self.number(&queued).fetch_sub(1, Ordering::Release);
+        }
     }
 
     /// The next request to work on, and the seat for it; `None` after the end. With `looks` without sleeping, for a
@@ -277,6 +350,7 @@ impl Shared {
         let mut queue = self.queue.lock();
         loop {
             if let Some(found) = self.choose(&queue) {
+                queue.idle = queue.idle.saturating_sub(1);
                 return Some(found);
             }
             if queue.stopped {
@@ -287,22 +361,23 @@ impl Shared {
                 drop(queue);
                 self.look(Instant::now() + IDLE_LIMIT);
                 queue = self.queue.lock();
-                queue.looking = queue.looking.saturating_sub(1);
+                queue.looked();
             } else {
                 self.changed.wait(&mut queue);
+                queue.came();
             }
         }
     }
 
     /// A request that needs a thread, or one for which there is a core. At the end, any.
     fn choose(&self, queue: &Queue) -> Option<(Arc<Assisted>, Option<Seat<'static>>)> {
-        let alone = queue.copies.iter().find(|copy| !copy.helped || queue.stopped || self.seats.is_none());
-        if let Some(copy) = alone {
-            return Some((Arc::clone(copy), self.seats.map(Seats::help)));
+        let alone = queue.copies.iter().find(|queued| !queued.helped || queue.stopped);
+        if let Some(queued) = alone {
+            return Some((Arc::clone(&queued.copy), self.seats.map(Seats::help)));
         }
-        let copy = queue.copies.front()?;
+        let queued = queue.copies.front()?;
         let seat = self.seats?.help_if_room()?;
-        Some((Arc::clone(copy), Some(seat)))
+        Some((Arc::clone(&queued.copy), Some(seat)))
     }
 
     /// Waits until there is something to choose, without sleeping.

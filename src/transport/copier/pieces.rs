@@ -8,6 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::{Block, MAX_BLOCKS, Mover, PIECE_BYTES, shut_down};
+use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::copy::Caching;
 use crate::plan::Extent;
@@ -70,13 +71,16 @@ impl Copy {
         self.request.accepted()
     }
 
-    /// Takes pieces until none is left.
-    pub(super) fn work(&self, stopping: &AtomicBool) {
+    /// Takes pieces until none is left, or until `until`. Whether none is left.
+    pub(super) fn work(&self, stopping: &AtomicBool, until: Option<Deadline>) -> bool {
         let length_bytes = self.length_bytes();
         loop {
+            if until.is_some_and(|until| until.expired()) {
+                return self.taken_bytes.load(Ordering::Relaxed) >= length_bytes;
+            }
             let from = self.taken_bytes.fetch_add(self.piece_bytes, Ordering::Relaxed);
             if from >= length_bytes {
-                return;
+                return true;
             }
             let to = from.saturating_add(self.piece_bytes).min(length_bytes);
             if !self.failed.load(Ordering::Relaxed) {
@@ -201,7 +205,6 @@ fn is_of_one_block(error: &Error) -> bool {
 mod tests {
     use super::*;
     use crate::batch::{Batch, Submission, TaskStatus};
-    use crate::deadline::Deadline;
     use crate::plan::Direction;
     use crate::transport::Job;
     use std::time::Duration;
@@ -248,7 +251,7 @@ mod tests {
                 peer: Arc::from("peer"),
             });
             let mover: Arc<dyn Mover> = Arc::new(Refuses(bad));
-            Copy::new(&request, &mover).work(&AtomicBool::new(false));
+            assert!(Copy::new(&request, &mover).work(&AtomicBool::new(false), None));
             for (task, length_bytes) in (0..9).zip(&lengths) {
                 let (status, moved) = batch.poll(task).unwrap();
                 if task == expected {
