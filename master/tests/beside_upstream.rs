@@ -178,6 +178,13 @@ fn script(address: SocketAddr, profile: Profile) -> Vec<String> {
     };
     at.same("end of another", &end(other, b"k", ReplicaType::ALL));
     at.same("end of what is not there", &end(mine, b"none", ReplicaType::ALL));
+    at.same("end of replicas that it has not", &end(mine, b"k", ReplicaType::DISK));
+    at.same("it is written still", &ExistKey { key: b"k", tenant });
+    at.say(
+        "put by another while it is written",
+        &PutStart { client: other, ..start(b"k", 5, plain()) },
+        replicas,
+    );
     at.same("end", &end(mine, b"k", ReplicaType::ALL));
     at.same("end again", &end(mine, b"k", ReplicaType::ALL));
     let revoke =
@@ -199,6 +206,8 @@ fn script(address: SocketAddr, profile: Profile) -> Vec<String> {
         replicas,
     );
     at.same("revoke of another", &revoke(other, b"r"));
+    let on_disk = PutRevoke { replica_type: ReplicaType::DISK, ..revoke(mine, b"r") };
+    at.same("revoke of replicas that it has not", &on_disk);
     at.same("revoke of what is not there", &revoke(mine, b"none"));
     at.same("revoke", &revoke(mine, b"r"));
     at.same("revoke twice", &revoke(mine, b"r"));
@@ -298,6 +307,11 @@ fn upserts(at: &mut Transcript) {
     at.say("upsert of the same length", &start(mine, 100), replicas);
     at.same("exists during an upsert", &ExistKey { key: b"u", tenant });
     at.same("the second upsert's end", &end(mine));
+    at.say("upsert of another client", &start(other, 100), replicas);
+    at.same("end of who wrote before", &end(mine));
+    at.say("upsert while another writes", &start(mine, 100), replicas);
+    at.same("end of who was replaced", &end(other));
+    at.same("end of who writes", &end(mine));
     at.say("upsert of another length", &start(mine, 200), replicas);
     at.same("the third upsert's end", &end(mine));
     at.say("get of the last value", &GetReplicaList { key: b"u", tenant }, |answer| {
@@ -347,6 +361,25 @@ fn patterns_and_segments(at: &mut Transcript, lent: impl Fn(u64, &str) -> Segmen
     };
     at.say("clear what another owns", &clear(other, ""), names);
     at.say("clear what is leased", &clear(mine, ""), names);
+    // These are put and never read, so that no lease is in the way.
+    let (pair, both) = (vec![b"c1".as_slice(), b"c2"], config(|config| config.replica_num = 2));
+    let lengths = vec![10, 10];
+    let begin = BatchPutStart { client: mine, keys: pair.clone(), lengths, config: both, tenant };
+    at.say("two to be cleared", &begin, lists);
+    let objects = pair.iter().map(|key| ObjectMeta { key, checksum: None }).collect();
+    at.same("their end", &BatchPutEnd { client: mine, objects, replica_type: ReplicaType::ALL, tenant });
+    let cleared = |keys: &[&'static [u8]], name: &str| BatchReplicaClear {
+        keys: keys.to_vec(),
+        client: mine,
+        segment_name: name.to_owned(),
+    };
+    at.say("clear in no segment", &cleared(&pair, "none"), names);
+    at.say("clear in one segment", &cleared(&[b"c1"], "a"), names);
+    at.say("clear everywhere", &cleared(&[b"c2"], ""), names);
+    at.say("one replica is left", &GetReplicaList { key: b"c1", tenant }, |answer| {
+        answer.map(|list| replicas(Ok(list.replicas)))
+    });
+    at.same("nothing is left", &ExistKey { key: b"c2", tenant });
     at.say("hosts", &BatchQueryIp { clients: vec![mine, other] }, |answer| {
         answer.map(|map| {
             let mut hosts: Vec<String> = map.0.into_iter().flat_map(|(_, hosts)| hosts).collect();

@@ -477,7 +477,9 @@ impl State {
         now: Moment,
     ) -> Outcome<()> {
         let ended = shard.settle(hashed.hash, hashed.key, |known| {
-            Self::check_writer(known, client, kind)?;
+            if !Self::may_settle(known, client, kind)? {
+                return Ok(());
+            }
             match known.standing() {
                 Standing::Readable => return Ok(()),
                 Standing::Processing => {}
@@ -505,7 +507,9 @@ impl State {
         let hashed = self.hashed(key);
         let mut shard = self.shard(hashed);
         let known = shard.get(hashed.hash, key).ok_or(ErrorCode::OBJECT_NOT_FOUND)?;
-        Self::check_writer(known, client, kind)?;
+        if !Self::may_settle(known, client, kind)? {
+            return Ok(());
+        }
         if known.complete() {
             return Err(ErrorCode::INVALID_WRITE);
         }
@@ -515,15 +519,12 @@ impl State {
         Ok(())
     }
 
-    fn check_writer(object: &Object, client: Uuid, kind: ReplicaType) -> Outcome<()> {
+    /// Whether there is anything to end or to revoke: an object has replicas in memory only, and of other kinds none,
+    /// which upstream takes for all of them.
+    fn may_settle(object: &Object, client: Uuid, kind: ReplicaType) -> Outcome<bool> {
         if object.owner != client {
             return Err(ErrorCode::ILLEGAL_CLIENT);
         }
-        // Only replicas in memory exist here.
-        if kind == ReplicaType::ALL || kind == ReplicaType::MEMORY {
-            Ok(())
-        } else {
-            Err(ErrorCode::INVALID_WRITE)
-        }
+        Ok(kind == ReplicaType::ALL || kind == ReplicaType::MEMORY)
     }
 }
