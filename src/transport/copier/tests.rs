@@ -55,7 +55,9 @@ fn a_mover_that_waits_holds_up_no_other_request() {
     let copier = HostCopier::that_waits("test-waits");
     // Each returns only when the other has begun.
     let both = Arc::new(Barrier::new(2));
-    let mover = mover(move || drop(both.wait()));
+    let mover = mover(move || {
+        let _leader = both.wait();
+    });
     let (one, first) = request(1000);
     copier.submit(&one, &mover).unwrap();
     let (other, second) = request(1000);

@@ -358,7 +358,10 @@ impl Agent {
                 // Dropped answers tell the peers.
                 let (waiting, tasks) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.tasks));
                 for lent in &mut state.lent {
-                    lent.running = None;
+                    // As after every refusal, so that both know whose it is; a lost peer's is still held back.
+                    if lent.running.take().is_some() && matches!(lent.owner, Owner::Peer(_)) {
+                        lent.free();
+                    }
                 }
                 state.ordered.clear();
                 drop(state);

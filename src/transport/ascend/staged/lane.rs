@@ -176,7 +176,14 @@ impl Lane<'_> {
             blocks: blocks.iter().map(|block| (block.remote, block.local, block.length_bytes)).collect(),
             timeout_ms: u64::try_from(request.deadline().remaining().as_millis()).unwrap_or(u64::MAX),
         };
-        let pending = connection.ask(&Message::MoveDirect(order))?;
+        let pending = match connection.ask(&Message::MoveDirect(order)) {
+            Ok(pending) => pending,
+            Err(error) if connection.is_alive() => {
+                log::debug!("a transfer is launched here alone, since the peer cannot be asked: {error}");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
         loop {
             let error = match pending.wait(Route::slice()) {
                 Ok(Some(Message::Done)) => return Ok(true),
