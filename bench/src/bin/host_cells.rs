@@ -56,6 +56,9 @@ struct Arguments {
     /// The commit to name in the record
     #[arg(long, default_value = "unknown")]
     commit: String,
+    /// Leave the pages of this engine's memory as they are, instead of huge ones
+    #[arg(long)]
+    usual_pages: bool,
     /// Be the target (started by the program itself)
     #[arg(long, hide = true)]
     target: bool,
@@ -73,9 +76,10 @@ struct Target {
 }
 
 impl Target {
-    fn start() -> Result<Self> {
+    fn start(usual_pages: bool) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--target")
+            .args(usual_pages.then_some("--usual-pages"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -105,9 +109,9 @@ fn address_of(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.as_ptr().expose_provenance()).unwrap_or_default()
 }
 
-fn be_target() -> Result<()> {
+fn be_target(usual_pages: bool) -> Result<()> {
     let memory = buffer()?;
-    let engine = engine(false)?;
+    let engine = engine(false, !usual_pages)?;
     engine.register(address_of(&memory), BUFFER_BYTES, "cpu:0")?;
     let shared = SharedMemory::allocate(BUFFER_BYTES, HugePages::No)?;
     shared.write(0, &memory)?;
@@ -130,7 +134,10 @@ type Field = (Vec<Box<dyn Contender>>, Vec<String>);
 fn contenders(arguments: &Arguments, target: &Target, memory: &[u8]) -> Result<Field> {
     let (local, pid) = (address_of(memory), target.child.id());
     let most = arguments.threads.iter().copied().max().unwrap_or(1);
-    let ours = |name, force_tcp, remote| Ours::new(name, force_tcp, &target.segment, remote, pid, local);
+    let ours = |name, force_tcp, remote| {
+        let engine = engine(force_tcp, !arguments.usual_pages)?;
+        Ours::new(name, engine, &target.segment, remote, pid, local)
+    };
     let mut contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(ours("ours_mapped", false, target.shared_address)?),
         Box::new(Mapped::new(most)?),
@@ -186,7 +193,7 @@ fn row(contender: &'static str, cell: Cell, seen: &[Measured]) -> Row {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let target = Target::start()?;
+    let target = Target::start(arguments.usual_pages)?;
     let memory = buffer()?;
     let (mut contenders, missing) = contenders(arguments, &target, &memory)?;
     let setting = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
@@ -252,7 +259,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = if arguments.target { be_target() } else { run(&arguments) };
+    let outcome = if arguments.target { be_target(arguments.usual_pages) } else { run(&arguments) };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,6 +4,10 @@
 //! A cell is a direction, a block size, a batch and a number of calling threads. Every contender moves the same
 //! blocks: those of a batch lie one behind another here and in reverse order there, so that none can be merged,
 //! and batches walk through a buffer of [`BUFFER_BYTES`]. A call is one batch, from submit to its end.
+//!
+//! All buffers are private memory, touched from end to end before anything is measured, but for the one that is mapped.
+//! This engine puts what is registered with it together into huge pages, unless it is told not to; the loop of bare
+//! calls moves the memory of this engine's target, and gains by that, too.
 
 pub mod contender;
 pub mod kernel;

@@ -12,12 +12,12 @@ use super::contender::Contender;
 use super::{Cell, Measured, drive, processor_time_of};
 use crate::host::BUFFER_BYTES;
 
-/// Makes an engine for one side.
+/// Makes an engine for one side; with `huge_pages` it puts registered memory together.
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn engine(force_tcp: bool) -> Result<Arc<Engine>> {
-    let config = Config { force_tcp, ..Config::default() };
+pub fn engine(force_tcp: bool, huge_pages: bool) -> Result<Arc<Engine>> {
+    let config = Config { force_tcp, huge_pages, ..Config::default() };
     Ok(Engine::new(EngineOptions {
         metadata: "P2PHANDSHAKE".into(),
         local_name: "127.0.0.1".into(),
@@ -38,19 +38,18 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// An initiator for the target `segment` with its buffer at `remote`, in process `target`.
+    /// An initiator, by an engine, for the target `segment` with its buffer at `remote`, in process `target`.
     ///
     /// # Errors
     /// When the target cannot be opened.
     pub fn new(
         name: &'static str,
-        force_tcp: bool,
+        engine: Arc<Engine>,
         segment: &str,
         remote: u64,
         target: u32,
         local: u64,
     ) -> Result<Self> {
-        let engine = engine(force_tcp)?;
         engine.register(local, BUFFER_BYTES, "cpu:0")?;
         let segment = engine.open_segment(segment, true)?;
         Ok(Self { name, engine, segment, local, remote, target })

@@ -91,7 +91,7 @@ struct Budget {
     least_block_bytes: u64,
 }
 
-const BUDGETS: [Budget; 11] = [
+const BUDGETS: [Budget; 12] = [
     budget("mapped, of a plain copy (>= 0.9)", "ours_mapped", &["memcpy"], Quantity::Bandwidth, 64 << 10),
     budget(
         "process_vm, of bare calls (>= 0.9)",
@@ -126,6 +126,7 @@ const BUDGETS: [Budget; 11] = [
         Quantity::Processor,
         0,
     ),
+    budget("processor: process_vm, of NIXL", "ours_same_host", &["nixl"], Quantity::Processor, 0),
     budget(
         "processor: tcp, of plain sockets (<= 1.2)",
         "ours_tcp",
