@@ -2,13 +2,13 @@
 //!
 //! The table is printed in the form in which `MOONCAKE_TRANSFER_COST_TABLE` is read, so that it can be kept, changed and
 //! given back. With blocks, the choice is printed that the engine makes for them in this environment: small blocks are
-//! gathered for speed only with `ASCEND_AGGREGATE_ENABLE=1`.
+//! gathered, or launched by both ends, only with `ASCEND_AGGREGATE_ENABLE=1`.
 
 use std::process::ExitCode;
 
 use mooncake::config::Config;
 use mooncake::error::{Error, Result};
-use mooncake::plan::{Allowed, CostTable, Direction, Extent, Group, LinkClass, Side, choose};
+use mooncake::plan::{CostTable, Direction, Extent, Group, LinkClass, Side, choose};
 use mooncake::transport::ascend::staged;
 
 use crate::console::{result, tell};
@@ -82,11 +82,7 @@ fn print(question: &Question) -> Result<()> {
     }
     let extents = extents(&question.groups)?;
     let side = |is_host| if is_host { Side::Host } else { Side::Device };
-    let allowed = match (question.local_host || question.remote_host, config.ascend_aggregate) {
-        (true, _) => Allowed::Staged,
-        (false, true) => Allowed::Either,
-        (false, false) => Allowed::Direct,
-    };
+    let takes_memory = !(question.local_host || question.remote_host);
     for class in links {
         for direction in [Direction::Write, Direction::Read] {
             let group = Group {
@@ -95,6 +91,7 @@ fn print(question: &Question) -> Result<()> {
                 local: side(question.local_host),
                 remote: side(question.remote_host),
             };
+            let allowed = staged::allowed(&config, class, direction, takes_memory);
             let choice = choose(&table.costs(class), &staged::slots_of(&config), &group, allowed);
             result(format!("{} {choice}", direction.name()));
         }

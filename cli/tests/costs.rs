@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 fn costs(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mooncake"));
     command.arg("costs").args(arguments);
-    for name in ["ASCEND_AGGREGATE_ENABLE", "MOONCAKE_TRANSFER_COST_TABLE"] {
+    for name in ["ASCEND_AGGREGATE_ENABLE", "MOONCAKE_TRANSFER_COST_TABLE", "MOONCAKE_TRANSFER_BOTH_ENDS"] {
         command.env_remove(name);
     }
     command.envs(variables.iter().copied()).output().unwrap()
@@ -63,8 +63,14 @@ fn the_choice_is_that_of_this_environment() {
         );
         assert!(choice.contains("staged not possible"), "{value:?}: {choice}");
     }
-    let choice = text(&blocks, &[("ASCEND_AGGREGATE_ENABLE", "1")]);
-    assert!(choice.contains("write staged on a2-roce"), "{choice}");
+    let on = ("ASCEND_AGGREGATE_ENABLE", "1");
+    let choice = text(&blocks, &[on]);
+    assert!(
+        choice.contains("write both-ends on a2-roce") && choice.contains(", from both ends "),
+        "{choice}"
+    );
+    let choice = text(&blocks, &[on, ("MOONCAKE_TRANSFER_BOTH_ENDS", "0")]);
+    assert!(choice.contains("write staged on a2-roce") && !choice.contains("both ends"), "{choice}");
     assert!(choice.contains(", direct ") && choice.contains(" us, staged "), "{choice}");
     for side in ["--local-host", "--remote-host"] {
         let choice = text(&["256x65536", "--link", "a2-hccs", side], &[]);

@@ -80,7 +80,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
-use crate::plan::{self, Allowed, Choice, Direction, Group, Side, choose};
+use crate::plan::{self, Choice, Group, Side, choose};
 
 /// How long a registration may take; the vendor's call is bookkeeping, but it may queue behind others.
 const REGISTER_LIMIT: Duration = Duration::from_secs(60);
@@ -269,9 +269,9 @@ impl Ascend {
     /// What the costs say about a job that may go by slots; `None` for one that may not, and as long as the costs are
     /// not known.
     fn choose(&self, job: &Job, device: &Device, remote: i32, connection: &Connection) -> Option<Choice> {
-        let allowed = match job.route {
-            Route::Staged => Allowed::Staged,
-            Route::Any if self.config.ascend_aggregate => Allowed::Either,
+        let takes_memory = match job.route {
+            Route::Staged => false,
+            Route::Any if self.config.ascend_aggregate => true,
             Route::Any | Route::Wire => return None,
         };
         if !self.staged.is_on() {
@@ -281,11 +281,7 @@ impl Ascend {
             Key { local_device: device.id(), peer: connection.peer().incarnation.id, remote_device: remote };
         // Before there is a channel nobody knows what the link is.
         let costs = self.channels.ready_costs(key)?;
-        let may_help = job.direction == Direction::Write || costs.class.is_roce();
-        let allowed = match allowed {
-            Allowed::Either if self.config.both_ends && may_help => Allowed::Any,
-            allowed => allowed,
-        };
+        let allowed = staged::allowed(&self.config, costs.class, job.direction, takes_memory);
         let side = |device: Option<i32>| if device.is_some() { Side::Device } else { Side::Host };
         let group = Group {
             extents: &job.extents,

@@ -80,7 +80,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Incarnation;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::{ByteRange, MemoryKind};
-use crate::plan::{LinkClass, Slots};
+use crate::plan::{Allowed, Direction, LinkClass, Slots};
 use crate::transport::{Job, Request};
 
 /// Threads of all routes of an engine.
@@ -504,6 +504,20 @@ pub fn slots_of(config: &Config) -> Slots {
         slot_bytes: config.staged_slot_bytes,
         count: count(route::LANES_PER_ROUTE).min(config.staged_slots.div_ceil(2)),
         launchers: count(route::LANES_PER_ROUTE.min(agent::AGENT_THREADS)),
+    }
+}
+
+/// The ways that these settings leave to a transfer over a link of this kind, which takes the memory or does not.
+#[must_use]
+pub fn allowed(config: &Config, class: LinkClass, direction: Direction, takes_memory: bool) -> Allowed {
+    if !takes_memory {
+        Allowed::Staged
+    } else if !config.ascend_aggregate || config.staged_slots == 0 {
+        Allowed::Direct
+    } else if config.both_ends && (direction == Direction::Write || class.is_roce()) {
+        Allowed::Any
+    } else {
+        Allowed::Either
     }
 }
 
