@@ -26,8 +26,8 @@
 //!
 //! # Where it differs from upstream's master
 //!
-//! `tests/beside_upstream.rs` makes the same calls, requests and failing starts at both; what it does not name is the
-//! same. On purpose it is otherwise here that
+//! `tests/calls_beside_upstream.rs` and `tests/beside_upstream.rs` make the same calls, requests and failing starts at
+//! both, which answer alike. On purpose it is otherwise here that
 //!
 //! - a put on a full pool evicts within its call and tries again before it answers -200; upstream evicts some ten
 //!   milliseconds later, and the puts until then fail;
