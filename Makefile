@@ -20,7 +20,7 @@ MODELS = RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)" \
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
 # What runs a second time on ::1, where promise 16 is shown: the behaviour tests of engines, by file name.
-IPV6_TESTS := binary(/^(promise_.*|host_engines|host_strangers|tcp_.*|handshake_listener|control_.*|metadata_.*|bounce_.*)$$/) \
+IPV6_TESTS := binary(/^(promise_.*|host_engines|host_strangers|tcp_.*|handshake_listener|control_.*|metadata_.*|golden_sessions|bounce_.*)$$/) \
 	| (package(mooncake-transfer-ffi) & kind(test) & not test(/valgrind|install|headers/))
 HAS_IPV6 := grep -q '^00000000000000000000000000000001 ' /proc/net/if_inet6 2>/dev/null
 
