@@ -37,3 +37,22 @@ fn every_seed_passes() {
     }
     assert_eq!(std::fs::read_dir(root.join("seeds")).unwrap().count(), folders, "seeds that nobody replays");
 }
+
+/// The first byte of a seed says how the rest is cut: one that lacks it is no good message but noise.
+#[test]
+fn seeds_of_the_control_connection_are_frames_or_messages() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/control_frame");
+    let mut messages = 0;
+    for seed in std::fs::read_dir(folder).unwrap() {
+        let path = seed.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let body = bytes.get(1..).unwrap();
+        if body.starts_with(&mooncake::control::frame::MAGIC) {
+            continue;
+        }
+        let message = serde_json::from_slice::<mooncake::control::Message>(body);
+        assert!(message.is_ok(), "{}: {message:?}", path.display());
+        messages += 1;
+    }
+    assert!(messages >= 8, "{messages}");
+}
