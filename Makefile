@@ -144,6 +144,11 @@ record-aggregation: ## measures direct, staged and chosen transfers on every cos
 	$(CARGO) build --release -p mooncake-transfer-bench -p cann-sim -p mooncake-transfer-ffi $(JOBS_FLAG)
 	"$(RELEASE_DIR)/transfer_engine_bench" --profile all --launch both --record "$(AGGREGATION_RECORD)"
 
+.PHONY: record-slots
+record-slots: ## measures how staged transfers depend on length and number of slots (three minutes), writes the record
+	$(CARGO) build --release -p mooncake-transfer-bench -p cann-sim -p mooncake-transfer-ffi $(JOBS_FLAG)
+	bash bench/staged_slots.sh "$(RELEASE_DIR)" "$(RECORD_FILE:.csv=-slots.csv)"
+
 include ffi/install.mk
 include ffi/wheel.mk
 # The store beside upstream's released one; its wheels come from the package index the first time.

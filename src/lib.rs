@@ -38,7 +38,9 @@
 //!
 //! What no link takes as it is (host memory and small ranges over HCCS, memory that nobody registered), and many small
 //! blocks where that is allowed and faster, goes by way of slots: gathered into a piece of registered device memory,
-//! sent in one descriptor, and scattered by the peer's agent; see [`transport::ascend::staged`].
+//! sent in one descriptor, and scattered by the peer's agent; see [`transport::ascend::staged`]. Where launching
+//! descriptors is what takes long, the peer's agent launches a part of them instead: [`plan::gain`] derives what either
+//! gives.
 //!
 //! Host memory of another process goes by [`transport::host`] when that process has proven to run on this host (it
 //! wrote a number of our choice on a board in its memory, and we found it there): memory of our own making

@@ -161,7 +161,7 @@ pub struct Arguments {
     /// to 128 KiB besides 224 MiB, a request of 4,096 tokens of Qwen2.5-7B, unless --block_size is given]
     #[arg(long)]
     pub batch_bytes: Option<u64>,
-    /// With --profile: how many times slower than hardware [default: 20 to 200, by the link]
+    /// With --profile: how many times slower than hardware [default: 20 to 100, by the link]
     #[arg(long)]
     pub slowdown: Option<u32>,
     /// With --profile: threads launch in a row for each device, or each for itself, or one after the other
@@ -173,6 +173,9 @@ pub struct Arguments {
     /// One side of --profile
     #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean(), hide = true)]
     pub profile_cells: bool,
+    /// With --profile: leave the long batches out
+    #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean())]
+    pub short: bool,
     /// Target: end when standard input ends
     #[arg(long, action = ArgAction::Set, default_value_t = false, value_parser = boolean(), hide = true)]
     pub end_with_input: bool,

@@ -20,7 +20,8 @@ use crate::statistics::{Sample, gigabytes, gigabytes_per_second};
 use crate::sweep;
 
 /// Rounds of each block size of the iteration form; its line shows the median.
-const ITERATION_EFFORT: Effort = Effort { min_rounds: 5, max_rounds: 5, time: Duration::ZERO };
+const ITERATION_EFFORT: Effort =
+    Effort { min_rounds: 5, max_rounds: 5, time: Duration::ZERO, warms_up: true };
 
 /// Runs the form that the flags ask for; tells whether every byte was right.
 ///

@@ -20,7 +20,8 @@ pub const BUFFER_BYTES: u64 = 2 * 128 * (4 << 20);
 /// How many cells there are.
 pub const CELLS: u64 = 36;
 
-const EFFORT: Effort = Effort { min_rounds: 5, max_rounds: 64, time: Duration::from_millis(100) };
+const EFFORT: Effort =
+    Effort { min_rounds: 5, max_rounds: 64, time: Duration::from_millis(100), warms_up: true };
 
 /// Runs the sweep in buffer 0; hands each cell to `show`.
 ///

@@ -60,15 +60,17 @@ pub fn cells(
     verdict: &mut Verdict,
 ) -> Result<(Vec<Cell>, Vec<LayoutReport>)> {
     let scope = Scope::of(arguments);
-    let effort = |rounds: u32| -> Result<Effort> {
-        let rounds = usize::try_from(rounds)?;
-        Ok(Effort { min_rounds: rounds, max_rounds: rounds, time: Duration::ZERO })
+    let effort = |cell: &scope::Cell| -> Result<Effort> {
+        let rounds = usize::try_from(cell.rounds)?;
+        // Everything is warm before a long batch, and its beginning counts little.
+        let warms_up = !scope::is_long(cell.batch_bytes);
+        Ok(Effort { min_rounds: rounds, max_rounds: rounds, time: Duration::ZERO, warms_up })
     };
     let warm_up = scope::Cell { block_bytes: 128 << 10, batch_bytes: 4 << 20, rounds: 1 };
     let hidden = ProgressBar::hidden();
     // The first transfer makes the channel, the second may make what staging needs.
     for _ in 0..2 {
-        session.measure(Operation::Write, &warm_up.placement(), effort(warm_up.rounds)?)?;
+        session.measure(Operation::Write, &warm_up.placement(), effort(&warm_up)?)?;
     }
     let mut cells = Vec::new();
     for operation in [Operation::Write, Operation::Read] {
@@ -80,7 +82,7 @@ pub fn cells(
                 wanted.placement().batch
             ));
             let placement = wanted.placement();
-            let measured = session.measure(operation, &placement, effort(wanted.rounds)?)?;
+            let measured = session.measure(operation, &placement, effort(wanted)?)?;
             let rate = measured.sample.rate(placement.batch_bytes());
             let cpu = measured.cpu_seconds_per_gigabyte;
             cells.push(report::cell(operation, block_bytes, placement.batch, rate, cpu, &measured.verdict));
@@ -127,7 +129,10 @@ pub fn bare(arguments: &Arguments) -> Result<()> {
         };
     let mut cells = Vec::new();
     for operation in [Operation::Write, Operation::Read] {
-        for wanted in &scope.cells {
+        // A long batch is a short one's calls more often.
+        let is_short =
+            |cell: &&scope::Cell| arguments.batch_bytes.is_some() || !scope::is_long(cell.batch_bytes);
+        for wanted in scope.cells.iter().filter(is_short) {
             let blocks: Vec<_> =
                 wanted.placement().blocks(0).map(|block| (block.local, block.remote)).collect();
             cells.push(measure(operation, &blocks, wanted.block_bytes, wanted.rounds)?);
@@ -326,6 +331,10 @@ fn measure(
                 command.args([flag, &bytes.to_string()]);
             }
         }
+        // What is long is measured once where both kinds of launches are.
+        if arguments.short || (arguments.launch == Launch::Both && launch == "thread") {
+            command.arg("--short");
+        }
         if let Some(library) = &arguments.library {
             command.arg("--library").arg(library);
         }
@@ -372,6 +381,9 @@ fn measure(
         let name = wait_for_name(&mut target)?;
         let mut initiator = side("initiator", 1)?;
         initiator.args(["--segment_id", &name]);
+        if !arguments.use_vram {
+            initiator.arg("--nouse_vram");
+        }
         let text = capture(&mut initiator)?;
         ensure!(target.stop()?, "the target failed");
         text

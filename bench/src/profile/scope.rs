@@ -17,7 +17,7 @@ const LONG_BLOCK_BYTES: u64 = 256 << 10;
 /// 1,792 blocks of 128 KiB. Smaller blocks of as many bytes are what a layout with fewer heads on an NPU has.
 const REQUEST_BYTES: u64 = 224 << 20;
 /// Timed rounds of a cell and of a layout.
-pub const ROUNDS: u32 = 3;
+pub const ROUNDS: u32 = 2;
 /// Timed rounds of a long batch, which has its own mean inside.
 const LONG_ROUNDS: u32 = 1;
 
@@ -82,7 +82,7 @@ impl Scope {
             return Self { cells: vec![cell(block_bytes)], layouts: &[] };
         }
         let mut cells: Vec<Cell> = BLOCKS_BYTES.into_iter().map(cell).collect();
-        if arguments.batch_bytes.is_none() {
+        if arguments.batch_bytes.is_none() && !arguments.short {
             let small = BLOCKS_BYTES.into_iter().filter(|block_bytes| *block_bytes < LONG_BLOCK_BYTES);
             cells.extend(small.map(|block_bytes| Cell {
                 block_bytes,

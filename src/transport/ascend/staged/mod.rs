@@ -30,7 +30,7 @@
 //! | `move_direct` | put (or get) these blocks over our channel; answered when that is over |
 //! | `stop_direct` | stop that; its `move_direct` is answered when it is quiet |
 //!
-//! The last two are for transfers that go direct and that [both ends](both_ends) launch; they use the lanes and the
+//! The last two are for transfers that go direct and that both ends launch, this side and the peer's agent; they use the lanes and the
 //! agent, and no slots.
 //!
 //! # Invariants
