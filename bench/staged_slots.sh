@@ -12,11 +12,11 @@ row() {
     [ "$local_memory" = host ] && flags=(--nouse_vram)
     MOONCAKE_TRANSFER_STAGED_SLOT_BYTES=$slot_bytes MOONCAKE_TRANSFER_STAGED_SLOTS=$slots \
         "$bench" --profile "$profile" --aggregate 1 --slowdown 20 --block_size 65536 --batch_bytes 67108864 \
-        "${flags[@]}" --record "$record.part" > /dev/null 2>&1
+        "${flags[@]}" --record "${record%.csv}-part" > /dev/null 2>&1
     awk -F, -v head="$profile,$local_memory,$slot_bytes,$slots" \
         '$4 == "write" { write = $8 } $4 == "read" { read = $8 } END { print head "," write "," read }' \
-        "$record.part.csv" | tee -a "$record"
-    rm -f "$record.part.csv" "$record.part.svg"
+        "${record%.csv}-part.csv" | tee -a "$record"
+    rm -f "${record%.csv}-part.csv" "${record%.csv}-part.svg"
 }
 for kind in "a2-roce device" "a2-hccs host"; do
     for slot_bytes in 1048576 2097152 4194304 8388608; do

@@ -33,6 +33,24 @@
 //! The last two are for transfers that go direct and that both ends launch, this side and the peer's agent; they use the lanes and the
 //! agent, and no slots.
 //!
+//! # How long slots are, and how many
+//!
+//! GB/s of model time, written and read, of 64 MiB in blocks of 64 KiB (`bench/record/2026-11-22-amd-epyc-slots.csv`,
+//! `make record-slots`); slots of the engine's own transfers, of which one peer has at most half and four at a time:
+//!
+//! | slots | between NPUs, a2-roce | from host memory here, a2-hccs |
+//! |---|---|---|
+//! | 8 of 1 MiB | 4.74, 4.73 | 4.73, 4.77 |
+//! | 8 of 2 MiB | 4.91, 4.93 | 4.36, 4.56 |
+//! | 8 of 4 MiB | 5.03, 5.01 | 4.60, 4.67 |
+//! | 8 of 8 MiB | 4.98, 5.00 | 4.57, 4.49 |
+//! | 2 of 4 MiB | 2.18, 2.22 | 2.96, 3.03 |
+//! | 4 of 4 MiB | 4.12, 4.13 | 3.92, 4.11 |
+//! | 16 of 4 MiB | 5.05, 5.04 | 4.61, 4.64 |
+//!
+//! With 8 of them gather, wire and scatter have one each, and one is on its way back: more gain nothing for one peer.
+//! Longer ones than 4 MiB gain nothing either, and shorter ones cost descriptors; the relay would take 1 MiB, for 3 %.
+//!
 //! # Invariants
 //!
 //! - A slot has one owner and a number that counts its uses; a request under another number is refused.
