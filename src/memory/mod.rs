@@ -1,8 +1,9 @@
 //! Address ranges, where they lie, and the touching of memory by address.
 //!
 //! This is the only module of the core with `unsafe`. Addresses are plain `u64` everywhere else: an address
-//! of a peer or of a device is a number here, never a pointer. A number becomes a pointer in [`copy`] alone,
-//! under the contract written there. Memory of our own making, which peers of this host can map, is [`shared`].
+//! of a peer or of a device is a number here, never a pointer. A number of a caller's becomes a pointer that is read
+//! or written in [`copy`] alone, under the contract written there. Memory of our own making, which peers of this host
+//! can map, is [`shared`].
 
 pub mod copy;
 pub(crate) mod huge;

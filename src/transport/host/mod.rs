@@ -1,6 +1,8 @@
 //! Host memory of another process of the same host: mapped where it is of our own making
 //! ([`SharedMemory`](crate::memory::SharedMemory)), else moved by the kernel from one address space to the other.
 //!
+//! The kernel's copy is twice as fast over huge pages, so that an engine puts what was registered together into them.
+//!
 //! Both ends' ranges are pinned by the engine for as long as a job runs, so that neither side can withdraw them
 //! meanwhile; what is copied in one call is at most a piece, so that a stop is prompt. Besides, each access is
 //! counted on a board that the two processes share ([`layout`]), so that the owner knows when nobody touches a range
