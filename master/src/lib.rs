@@ -68,6 +68,7 @@
 //! | bytes of a key | `state/put.rs` | `MAX_KEY_BYTES` |
 //! | replicas of an object | `state/put.rs` | `MAX_REPLICAS` |
 //! | evictions of one put | `state/put.rs` | `MAX_EVICTIONS_PER_PUT` |
+//! | metadata budget that a batch takes for granted at a time | `state/put.rs` | `MAX_ROOM_BYTES` |
 //! | names that are tried for a replica | `state/choose.rs` | `MAX_PROBES` |
 //! | bytes of a compiled pattern | `state/read.rs` | `MAX_PATTERN_BYTES` |
 //! | bytes of a journal's record | `journal/record.rs` | `MAX_PAYLOAD_BYTES` |

@@ -24,6 +24,9 @@ const MAX_EVICTIONS_PER_PUT: usize = 8;
 const MAX_KEY_BYTES: usize = 64 << 10;
 /// Most replicas of one object.
 const MAX_REPLICAS: u64 = 64;
+/// Most bytes of the metadata budget that a batch takes for granted: as much as all may pass it by that run at once,
+/// each.
+const MAX_ROOM_BYTES: u64 = 1 << 20;
 
 /// What a put does about an object that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,7 +319,7 @@ impl State {
         for attempt in 0..=MAX_EVICTIONS_PER_PUT {
             let epoch = self.eviction_epoch();
             if room.0 < cost {
-                room.0 = budget.saturating_sub(self.metadata_bytes());
+                room.0 = budget.saturating_sub(self.metadata_bytes()).min(MAX_ROOM_BYTES);
             }
             if let Some(left) = room.0.checked_sub(cost) {
                 room.0 = left;
@@ -526,5 +529,23 @@ impl State {
             return Err(ErrorCode::ILLEGAL_CLIENT);
         }
         Ok(kind == ReplicaType::ALL || kind == ReplicaType::MEMORY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::policy::Policy;
+
+    #[test]
+    fn of_the_metadata_budget_a_batch_takes_a_little_at_a_time() {
+        let policy = Policy { metadata_budget_bytes: 1 << 30, ..Policy::default() };
+        let state = State::new(policy, None, Arc::new(Metrics::default()));
+        let mut room = Room::default();
+        for _ in 0..10_000 {
+            state.admit(100, &mut room, Moment(0)).unwrap();
+            assert!(room.0 < MAX_ROOM_BYTES, "others that run at once would take as much");
+        }
     }
 }
