@@ -1,7 +1,7 @@
 //! The command line: upstream's flags in upstream's spelling, those of its Ascend programs, and ours.
 //!
 //! Upstream's programs read flags in the gflags manner: one dash or two, `--flag=value` or `--flag value`,
-//! booleans as `--flag` and `--noflag`. [`normalise`] turns that into what `clap` reads.
+//! booleans as `--flag` and `--noflag`. `normalise` turns that into what `clap` reads.
 
 use std::path::PathBuf;
 

@@ -67,7 +67,7 @@ pub struct LayoutReport {
     pub cell: Cell,
 }
 
-/// Column heads, as wide as the lines of [`line`].
+/// Column heads, as wide as the lines of [`line()`].
 #[must_use]
 pub fn head() -> String {
     format!(

@@ -4,7 +4,7 @@
 //! submit makes one [`Submission`], which reserves the next tasks and is what transports report to. A task is
 //! one request of the caller, in order of submission over the whole batch.
 //!
-//! Invariants, model-checked in [`models`] where threads meet:
+//! Invariants, model-checked in `models` where threads meet:
 //!
 //! - A task is *settled* in bytes: each extent settles its share, moved or failed. The task becomes terminal
 //!   when its last byte is settled, so a failed task is terminal only when nothing of it is running any more.

@@ -1,6 +1,6 @@
 //! `mooncake_store_t`: a client of the pool, its joining and leaving.
 //!
-//! - [`guard`](self::guard): how a call of the store enters and leaves. What it returns are the store's own numbers.
+//! - [`guard`]: how a call of the store enters and leaves. What it returns are the store's own numbers.
 //! - [`arguments`]: keys, buffers and placements as C gives them.
 //! - [`upstream`]: the functions of `store_c.h`; [`objects`] and [`catalog`]: ours.
 //!

@@ -2,7 +2,7 @@
 //!
 //! # How a job runs
 //!
-//! [`Ascend::submit`] looks for a ready [channel](channel) to the peer's device whose memory covers the job, and
+//! [`Ascend::submit`] looks for a ready [`channel`] to the peer's device whose memory covers the job, and
 //! queues it there. Otherwise the job waits in the pair's slot while a new generation of the channel is made: the
 //! two engines exchange rank and regions over the control connection, then both make a two-rank communicator, bind
 //! their regions and prepare it. Each channel has a worker thread of its own, which submits at most 256 descriptors

@@ -84,7 +84,7 @@ impl Lane {
     /// The stream.
     ///
     /// # Errors
-    /// [`Code::Internal`] after [`abandon`](Self::abandon).
+    /// [`Code::Internal`] after `abandon`.
     pub fn stream(&self) -> Result<Stream> {
         self.stream.ok_or_else(|| Error::new(Code::Internal, Stage::Execute, "the stream is gone"))
     }

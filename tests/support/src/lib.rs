@@ -1,6 +1,6 @@
 //! What the tests of the workspace share; never part of a product.
 //!
-//! - [`skip`]: a test that cannot run here is counted and says why.
+//! - [`skip()`]: a test that cannot run here is counted and says why.
 //! - [`artifacts`]: where the libraries and programs of this build are.
 //! - [`Child`]: a child process that is stopped by its own id, with its output captured.
 //! - [`wait_until`]: a bounded wait on a condition, instead of a sleep.
