@@ -99,6 +99,31 @@ fn many_threads_share_a_peer() {
     });
 }
 
+/// Whoever finds a lane's lock taken leaves his request to the one who holds it, be that the loop that looks at
+/// deadlines every 20 ms. Forgotten, it waits until its time is over.
+#[test]
+fn no_request_is_left_behind_by_who_looks_at_deadlines() {
+    let far = vec![0_u8; 1 << 20];
+    let memory = Memory::of(&[&far]);
+    let server = serve(&memory);
+    let client = serve(&Memory::of(&[]));
+    let peer = connect(&client, server.port(), 2);
+    let mut near = vec![0_u8; 1 << 16];
+    let until = Instant::now() + Duration::from_secs(4);
+    for length_bytes in (0..).map(|round| [8 * KIB, 64 * KIB][round % 2]) {
+        for direction in [Direction::Write, Direction::Read] {
+            let block = (target_of(&mut near), address_of(&far), length_bytes);
+            let (batch, job) = job(direction, &[block], Duration::from_secs(5));
+            client.submit(job, &peer);
+            let (outcome, error) = finished(&batch);
+            assert!(outcome.is_success(), "{error:?}");
+        }
+        if Instant::now() > until {
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_refused_request_harms_no_other() {
     let far = pattern(2, 1 << 20);

@@ -77,7 +77,8 @@ impl Contender for Ours {
                     length_bytes: cell.block_bytes,
                 })
                 .collect();
-            if self.engine.transfer(&requests, None, None).is_err() {
+            if let Err(failure) = self.engine.transfer(&requests, None, None) {
+                eprintln!("{}: {}", self.name, failure.error);
                 failed.store(true, Ordering::Relaxed);
             }
         });

@@ -5,6 +5,7 @@
 //! which raises an event if something has come in between; deadlines are the loop's business all the time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -36,7 +37,7 @@ impl Help for Lane {
             let mut overs = Vec::new();
             let mut state = self.state.lock();
             if !is_on(&state, &stream) {
-                break;
+                break; // it is handed back below
             }
             let turn = self.guarded(&mut state, &mut overs, |lane, state, peer, overs| {
                 lane.advance(state, peer, overs, false)
@@ -45,7 +46,7 @@ impl Help for Lane {
             let more = is_on(&state, &stream) && awaits(&state);
             drop(state);
             report(&mut overs);
-            if turn != Turn::Waiting || !more {
+            if turn != Turn::Waiting || !more || self.pushed.load(Ordering::SeqCst) {
                 break;
             }
         }
@@ -68,13 +69,12 @@ impl Lane {
     /// The stream, if everything on it was sent and nobody else has taken it.
     fn take_over(&self) -> Option<Arc<TcpStream>> {
         let mut state = self.state.lock();
-        if state.phase != Phase::Ready || !awaits(&state) || state.watched == Watched::Nothing {
-            return None;
-        }
-        let stream = Arc::clone(state.stream.as_ref()?);
+        let can = state.phase == Phase::Ready && awaits(&state) && state.watched != Watched::Nothing;
+        let stream = state.stream.clone().filter(|_| can);
         // Without this the loop is woken as well, no more.
-        self.watch_for(&mut state, Watched::Nothing).ok()?;
-        Some(stream)
+        let taken = stream.filter(|_| self.watch_for(&mut state, Watched::Nothing).is_ok());
+        self.let_go(state);
+        taken
     }
 
     fn hand_back(&self, stream: &Arc<TcpStream>) {
@@ -84,7 +84,7 @@ impl Lane {
         let watched = if unsent { Watched::Everything } else { Watched::Arrivals };
         let looks = !same || self.watch_for(&mut state, watched).is_ok();
         drop(state);
-        if !looks || unsent {
+        if !looks || unsent || self.was_pushed() {
             self.handle.drive(self.token);
         }
     }

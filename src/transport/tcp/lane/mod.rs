@@ -18,7 +18,7 @@ mod stopping;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -90,7 +90,7 @@ pub(super) struct Lane {
     handle: Arc<Handle>,
     token: Token,
     idle: AtomicBool,
-    /// Work was queued while somebody else held the lock.
+    /// Work was queued while somebody else held the lock: see [`Lane::was_pushed`].
     pushed: AtomicBool,
     state: Mutex<State>,
 }
@@ -129,6 +129,7 @@ impl Lane {
         state.stream = Some(Arc::new(stream));
         state.watched = Watched::Everything;
         self.up(&mut state);
+        self.let_go(state);
         Ok(())
     }
 
@@ -140,9 +141,9 @@ impl Lane {
     /// Whether its deadlines have to be watched.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.state.lock();
-        !state.requests.is_empty()
-            || matches!(state.phase, Phase::Connecting { .. })
-            || self.peer.upgrade().is_some_and(|peer| peer.has_work())
+        let under_way = !state.requests.is_empty() || matches!(state.phase, Phase::Connecting { .. });
+        self.let_go(state);
+        under_way || self.peer.upgrade().is_some_and(|peer| peer.has_work())
     }
 
     /// Looks for work: on this thread when it is little, else on the loop's.
@@ -152,7 +153,8 @@ impl Lane {
             return;
         }
         self.pushed.store(true, Ordering::SeqCst);
-        // Who holds the lock sees the flag before he is done.
+        // Together with the fence of `was_pushed`: either the lock is free here, or who holds it sees the flag.
+        fence(Ordering::SeqCst);
         let Some(mut state) = self.state.try_lock() else { return };
         self.pushed.store(false, Ordering::SeqCst);
         let mut overs = Vec::new();
@@ -163,10 +165,25 @@ impl Lane {
         };
         drop(state);
         report(&mut overs);
-        if turn != Turn::Waiting || self.pushed.swap(false, Ordering::SeqCst) {
+        if turn != Turn::Waiting || self.was_pushed() {
             self.handle.drive(self.token);
         } else {
             self.handle.stay_awake();
+        }
+    }
+
+    /// Whether work was queued by somebody who could not have the lock. To be asked after the lock was let go of, by
+    /// everyone who has held it; who is told so looks for the work.
+    fn was_pushed(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.pushed.load(Ordering::Relaxed) && self.pushed.swap(false, Ordering::SeqCst)
+    }
+
+    /// For who has held the lock and does not look for work himself.
+    fn let_go(&self, state: MutexGuard<'_, State>) {
+        drop(state);
+        if self.was_pushed() {
+            self.handle.drive(self.token);
         }
     }
 
@@ -182,7 +199,7 @@ impl Lane {
                 })
             };
             report(&mut overs);
-            if turn != Turn::Waiting || !self.pushed.swap(false, Ordering::SeqCst) {
+            if turn != Turn::Waiting || !self.was_pushed() {
                 return turn;
             }
         }
@@ -215,6 +232,7 @@ impl Lane {
             }
             // Whatever has closed the lane, what waits for the peer needs one.
             again |= state.phase == Phase::Closed && peer.as_ref().is_some_and(|peer| peer.has_work());
+            self.let_go(state);
         }
         report(&mut overs);
         drop(peer);
@@ -237,6 +255,7 @@ impl Lane {
                     .map(|piece| Over::failed(piece, error)),
             );
             self.disconnect(&mut state);
+            self.let_go(state);
         }
         report(&mut overs);
     }
