@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::dispatch::{Call, is_long};
+use super::workers::Place;
 use super::{BYTES_PER_SECOND, FREE_HELD_BYTES, MAX_HELD_BYTES, Server};
 use crate::state::State;
 
@@ -84,10 +85,10 @@ impl Peer {
     }
 }
 
-pub(super) async fn serve(server: &Arc<Server>, mut stream: TcpStream, address: SocketAddr) {
+pub(super) async fn serve(server: &Arc<Server>, mut stream: TcpStream, address: SocketAddr, place: &Place) {
     let connection = server.next_connection.fetch_add(1, Ordering::Relaxed);
     let mut peer = Peer { address, connection, clients: SmallVec::new(), profile: None, complained: false };
-    let end = exchange(server, &mut stream, &mut peer).await;
+    let end = exchange(server, &mut stream, &mut peer, place).await;
     if !peer.clients.is_empty() {
         server.state.connection_closed(peer.connection, &peer.clients);
     }
@@ -155,7 +156,12 @@ impl Drop for Held<'_> {
     }
 }
 
-async fn exchange(server: &Arc<Server>, stream: &mut TcpStream, peer: &mut Peer) -> Result<(), End> {
+async fn exchange(
+    server: &Arc<Server>,
+    stream: &mut TcpStream,
+    peer: &mut Peer,
+    place: &Place,
+) -> Result<(), End> {
     let mut rest = Rest::default();
     let mut held = Held { server, bytes: 0 };
     let mut begun: Option<Instant> = None;
@@ -205,6 +211,7 @@ async fn exchange(server: &Arc<Server>, stream: &mut TcpStream, peer: &mut Peer)
         if !more {
             return Ok(());
         }
+        place.count_turn();
     }
 }
 

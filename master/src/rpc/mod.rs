@@ -119,7 +119,7 @@ impl Server {
         let stream = stream.into_std()?;
         worker.spawn(async move {
             match TcpStream::from_std(stream) {
-                Ok(stream) => connection::serve(&self, stream, peer).await,
+                Ok(stream) => connection::serve(&self, stream, peer, &place).await,
                 Err(error) => log::warn!("{peer}: {error}"),
             }
             drop((open, place));

@@ -5,9 +5,10 @@
 //! longer than the answer. What a call may do for long is not done on these threads; see `dispatch::is_long`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -17,29 +18,71 @@ const LONG_CALLS: usize = 8;
 /// to come before `memory::Returner` has stopped looking.
 const LONG_IDLE: Duration = Duration::from_secs(1);
 
+/// How often it is looked at which connections are in use: when one comes, but not more often than this.
+const LOOK: Duration = Duration::from_secs(1);
+/// From so many turns a second on a connection is in use; one that only gives signs of life has one or two.
+const TURNS_IN_USE: u64 = 16;
+
 /// All threads; they end when this is dropped.
 #[derive(Debug)]
 pub struct Workers {
     list: Vec<Worker>,
     turn: AtomicUsize,
+    looked: Mutex<Instant>,
 }
 
 /// One thread.
 #[derive(Debug)]
 struct Worker {
     handle: Handle,
-    connections: Arc<AtomicUsize>,
+    connections: Connections,
     /// The thread ends when the other end of this hears of its being dropped.
     _running: oneshot::Sender<()>,
 }
 
+/// The connections of a thread.
+type Connections = Arc<Mutex<Vec<Arc<Use>>>>;
+
+/// How much a connection is used.
+#[derive(Debug, Default)]
+struct Use {
+    /// Counted by the connection.
+    turns: AtomicU64,
+    /// Of these, those before the last look.
+    seen: AtomicU64,
+    /// What the last look said; one that is new counts as used.
+    idle: AtomicBool,
+}
+
+impl Use {
+    fn look(&self, elapsed: Duration) {
+        let turns = self.turns.load(Ordering::Relaxed);
+        let new = turns.saturating_sub(self.seen.swap(turns, Ordering::Relaxed));
+        self.idle.store(new < TURNS_IN_USE.saturating_mul(elapsed.as_secs().max(1)), Ordering::Relaxed);
+    }
+}
+
 /// A connection's place at a thread, given back when it ends.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(super) struct Place {
+    all: Connections,
+    own: Arc<Use>,
+}
+
+impl Place {
+    /// The connection has had another turn.
+    pub(super) fn count_turn(&self) {
+        // Nobody else counts here.
+        self.own.turns.store(self.own.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut all = self.all.lock();
+        if let Some(index) = all.iter().position(|other| Arc::ptr_eq(other, &self.own)) {
+            all.swap_remove(index);
+        }
     }
 }
 
@@ -50,21 +93,41 @@ impl Workers {
     /// The system has no thread or no file for one.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let list = (0..count.max(1)).map(Worker::start).collect::<std::io::Result<_>>()?;
-        Ok(Self { list, turn: AtomicUsize::new(0) })
+        Ok(Self { list, turn: AtomicUsize::new(0), looked: Mutex::new(Instant::now()) })
     }
 
-    /// The thread with the fewest connections; among equals they take turns.
+    /// The thread with the fewest connections in use, of these one with the fewest connections; among equals they
+    /// take turns. A client's connections that only give signs of life would else push the busy ones together.
     pub(super) fn place(&self) -> Option<(&Handle, Place)> {
+        self.look();
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.list.len();
         let (before, from) = self.list.split_at_checked(first)?;
-        let load = |worker: &&Worker| worker.connections.load(Ordering::Relaxed);
-        let worker = from.iter().chain(before).min_by_key(load)?;
-        worker.connections.fetch_add(1, Ordering::Relaxed);
-        Some((&worker.handle, Place(Arc::clone(&worker.connections))))
+        let worker = from.iter().chain(before).min_by_key(|worker| worker.load())?;
+        let own = Arc::<Use>::default();
+        worker.connections.lock().push(Arc::clone(&own));
+        Some((&worker.handle, Place { all: Arc::clone(&worker.connections), own }))
+    }
+
+    fn look(&self) {
+        let mut looked = self.looked.lock();
+        let elapsed = looked.elapsed();
+        if elapsed < LOOK {
+            return;
+        }
+        *looked = Instant::now();
+        for worker in &self.list {
+            worker.connections.lock().iter().for_each(|connection| connection.look(elapsed));
+        }
     }
 }
 
 impl Worker {
+    /// Connections in use, and all.
+    fn load(&self) -> (usize, usize) {
+        let all = self.connections.lock();
+        (all.iter().filter(|connection| !connection.idle.load(Ordering::Relaxed)).count(), all.len())
+    }
+
     fn start(number: usize) -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -88,18 +151,38 @@ impl Worker {
 mod tests {
     use super::*;
 
+    fn loads(workers: &Workers) -> Vec<usize> {
+        workers.list.iter().map(|worker| worker.load().1).collect()
+    }
+
+    fn is_at(place: &Place, worker: &Worker) -> bool {
+        Arc::ptr_eq(&place.all, &worker.connections)
+    }
+
     #[test]
     fn connections_are_spread_and_places_given_back() {
         let workers = Workers::start(3).unwrap();
         let mut places: Vec<Place> = (0..9).map(|_| workers.place().unwrap().1).collect();
-        let loads = || -> Vec<usize> {
-            workers.list.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).collect()
-        };
-        assert_eq!(loads(), [3, 3, 3]);
-        let freed = Arc::clone(&places[4].0);
-        places.retain(|place| !Arc::ptr_eq(&place.0, &freed));
-        assert_eq!(freed.load(Ordering::Relaxed), 0);
+        assert_eq!(loads(&workers), [3, 3, 3]);
+        let freed = Arc::clone(&places[4].all);
+        places.retain(|place| !Arc::ptr_eq(&place.all, &freed));
+        assert!(freed.lock().is_empty());
         let next = workers.place().unwrap().1;
-        assert!(Arc::ptr_eq(&next.0, &freed), "the thread with the fewest gets the next one");
+        assert!(Arc::ptr_eq(&next.all, &freed), "the thread with the fewest gets the next one");
+    }
+
+    #[test]
+    fn connections_that_are_hardly_used_do_not_push_the_others_together() {
+        let workers = Workers::start(3).unwrap();
+        let places: Vec<Place> = (0..4).map(|_| workers.place().unwrap().1).collect();
+        let quiet = workers.list.iter().position(|worker| worker.load().1 == 2).unwrap();
+        for place in &places {
+            let turns = if is_at(place, &workers.list[quiet]) { 3 } else { 10_000 };
+            (0..turns).for_each(|_| place.count_turn());
+        }
+        *workers.looked.lock() -= LOOK;
+        let next = workers.place().unwrap().1;
+        assert!(is_at(&next, &workers.list[quiet]), "{:?}", loads(&workers));
+        assert_eq!(workers.list[quiet].load(), (1, 3));
     }
 }
