@@ -31,7 +31,7 @@ def test_exit_with_transfers_in_flight(peers, ending):
 
     environment = clean_environment(MOONCAKE_TRANSFER_SAME_HOST="0", MC_LOG_LEVEL="TRACE")
     holder = peers(environment)
-    name, address = holder.run(START, protocol="tcp", length=1 << 20, seed=1)
+    name, address = holder.run(START, host="127.0.0.1", protocol="tcp", length=1 << 20, seed=1)
     child = subprocess.Popen(
         [sys.executable, "-c", IN_FLIGHT + ending, name, str(address)],
         env=environment,

@@ -27,8 +27,8 @@ result = outcome
 def test_a_stopped_peer_costs_the_deadline_and_nothing_else(peers):
     environment = clean_environment(MOONCAKE_TRANSFER_SAME_HOST="0", MC_TRANSFER_TIMEOUT="5")
     holder, reader = peers(environment), peers(environment)
-    name, address = holder.run(START, protocol="tcp", length=LENGTH, seed=7)
-    reader.run(START, protocol="tcp", length=LENGTH, seed=-1)
+    name, address = holder.run(START, host="127.0.0.1", protocol="tcp", length=LENGTH, seed=7)
+    reader.run(START, host="127.0.0.1", protocol="tcp", length=LENGTH, seed=-1)
     read = "result = engine.batch_transfer_sync_read(name, [block.address], [remote], [64])"
     assert reader.run(read, name=name, remote=address) == 0
     holder.stop()
