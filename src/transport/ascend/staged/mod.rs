@@ -521,7 +521,8 @@ pub fn slots_of(config: &Config) -> Slots {
     Slots {
         slot_bytes: config.staged_slot_bytes,
         count: count(route::LANES_PER_ROUTE).min(config.staged_slots.div_ceil(2)),
-        launchers: count(route::LANES_PER_ROUTE.min(agent::AGENT_THREADS)),
+        // A lane gathers, sends and waits for the far side in turn, so that half of them launch at either end.
+        launchers: count((route::LANES_PER_ROUTE / 2).min(agent::AGENT_THREADS)),
     }
 }
 
