@@ -16,66 +16,31 @@
     reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
 )]
 
+#[path = "promise/eight.rs"]
+mod eight;
 mod promise;
 
 use std::time::{Duration, Instant};
 
-use promise::{PAGE, Peer, moving, software_npu};
+use eight::Eight;
+use promise::{PAGE, Peer, software_npu};
 
 const CONNECT: Duration = Duration::from_secs(3);
 
-struct Eight {
-    a: Peer,
-    near: u64,
-    others: Vec<(Peer, u64)>,
-}
-
-impl Eight {
-    fn new() -> Self {
-        let npu = software_npu(9).variable("ASCEND_CONNECT_TIMEOUT", &CONNECT.as_millis().to_string());
-        let mut a = Peer::start(&npu, Some(0));
-        let near = a.buffer(0, PAGE, 1);
-        let others = (1..9)
-            .map(|device| {
-                let mut peer = Peer::start(&npu, Some(device));
-                let far = peer.buffer(device, PAGE, 2);
-                (peer, far)
-            })
-            .collect();
-        Self { a, near, others }
-    }
-
-    fn words(&self, place: usize) -> String {
-        let (peer, far) = &self.others[place];
-        moving("write", self.near, &peer.name(), *far, PAGE, 65536, 0)
-    }
-
-    /// One transfer to each of the seven others, all at once.
-    fn round(&mut self) {
-        let pending: Vec<_> = (1..8)
-            .map(|place| {
-                let command = format!("& transfer {}", self.words(place));
-                self.a.begin(&command)
-            })
-            .collect();
-        for pending in pending {
-            self.a.finish(pending).unwrap_or_else(|failure| panic!("a living peer: {failure:?}"));
-        }
-    }
-
-    fn end(self) {
-        self.a.quit();
-        for (mut peer, _) in self.others {
-            if peer.child.is_running() {
-                peer.quit();
-            }
-        }
-    }
+/// On NPUs of their own.
+fn eight() -> Eight {
+    let npu = software_npu(9).variable("ASCEND_CONNECT_TIMEOUT", &CONNECT.as_millis().to_string());
+    let start = |device, seed| {
+        let mut peer = Peer::start(&npu, Some(device));
+        let address = peer.buffer(device, PAGE, seed);
+        (peer, address)
+    };
+    Eight::new(start(0, 1), (1..9).map(|device| start(device, 2)).collect(), PAGE, 65536)
 }
 
 #[test]
 fn a_peer_that_does_not_answer_delays_nobody_else() {
-    let mut eight = Eight::new();
+    let mut eight = eight();
     let name = eight.others[0].0.name();
     eight.a.must(&format!("open {name}"));
     // Frozen before it was ever connected: the kernel takes the connection, and nobody answers.
@@ -105,7 +70,7 @@ fn a_peer_that_does_not_answer_delays_nobody_else() {
 
 #[test]
 fn a_killed_peer_fails_fast_and_costs_the_others_nothing() {
-    let mut eight = Eight::new();
+    let mut eight = eight();
     let words = eight.words(0);
     eight.a.must(&format!("transfer {words}"));
     eight.round();
@@ -127,7 +92,7 @@ fn a_killed_peer_fails_fast_and_costs_the_others_nothing() {
 
 #[test]
 fn a_vendor_call_that_hangs_stalls_one_channel() {
-    let mut eight = Eight::new();
+    let mut eight = eight();
     // The first prepare hangs, whichever peer it belongs to; the prepares of the others go on beside it.
     eight.a.fault("set HcclCommPrepare=delay:2500@1");
     let words = eight.words(0);

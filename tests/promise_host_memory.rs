@@ -14,6 +14,8 @@
     reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
 )]
 
+#[path = "promise/eight.rs"]
+mod eight;
 mod promise;
 
 use std::io::{Read, Write};
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use eight::Eight;
 use mooncake_test_support::{SoftwareNpu, loopback};
 use promise::{LIMIT, Peer, moving, software_npu};
 
@@ -60,56 +63,20 @@ impl Route {
     }
 }
 
-struct Eight {
-    a: Peer,
-    near: u64,
-    others: Vec<(Peer, u64)>,
-}
-
-impl Eight {
-    fn new(route: Route) -> Self {
-        let npu = route.npu().variable("ASCEND_CONNECT_TIMEOUT", &CONNECT.as_millis().to_string());
-        let (a, near) = route.start(&npu, 1);
-        Self { a, near, others: (0..8).map(|_| route.start(&npu, 2)).collect() }
-    }
-
-    fn words(&self, place: usize, timeout_ms: u64) -> String {
-        let (peer, far) = &self.others[place];
-        moving("write", self.near, &peer.name(), *far, LENGTH, BLOCK, timeout_ms)
-    }
-
-    /// One transfer to each of the seven others, all at once.
-    fn round(&mut self) {
-        let pending: Vec<_> = (1..8)
-            .map(|place| {
-                let command = format!("& transfer {}", self.words(place, 0));
-                self.a.begin(&command)
-            })
-            .collect();
-        for pending in pending {
-            self.a.finish(pending).unwrap_or_else(|failure| panic!("a living peer: {failure:?}"));
-        }
-    }
-
-    fn end(self) {
-        self.a.quit();
-        for (mut peer, _) in self.others {
-            if peer.child.is_running() {
-                peer.quit();
-            }
-        }
-    }
+fn eight(route: Route) -> Eight {
+    let npu = route.npu().variable("ASCEND_CONNECT_TIMEOUT", &CONNECT.as_millis().to_string());
+    Eight::new(route.start(&npu, 1), (0..8).map(|_| route.start(&npu, 2)).collect(), LENGTH, BLOCK)
 }
 
 #[test]
 fn a_peer_that_does_not_answer_delays_nobody_else() {
     for route in ROUTES {
-        let mut eight = Eight::new(route);
+        let mut eight = eight(route);
         let name = eight.others[0].0.name();
         eight.a.must(&format!("open {name}"));
         // Frozen before it was ever connected: the kernel takes the connection, and nobody answers.
         eight.others[0].0.signal("STOP");
-        let words = eight.words(0, 0);
+        let words = eight.words(0);
         let start = Instant::now();
         // Submitted on the thread that everything else is started from, too: accepting waits for no peer.
         let frozen: Vec<String> = (0..5).map(|_| eight.a.must(&format!("submit {words}"))).collect();
@@ -138,8 +105,8 @@ fn a_peer_that_does_not_answer_delays_nobody_else() {
 #[test]
 fn a_killed_peer_fails_fast_and_costs_the_others_nothing() {
     for route in ROUTES {
-        let mut eight = Eight::new(route);
-        let words = eight.words(0, 0);
+        let mut eight = eight(route);
+        let words = eight.words(0);
         eight.a.must(&format!("transfer {words}"));
         eight.round();
         eight.others[0].0.child.kill();

@@ -4,29 +4,18 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::Master;
+use mooncake_test_support::documented_bounds;
 
-fn documentation() -> (std::path::PathBuf, String) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let text = std::fs::read_to_string(source.join("lib.rs")).expect("lib.rs");
-    (source, text)
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
 #[test]
 fn every_bound_of_the_documentation_is_a_constant() {
-    let (source, text) = documentation();
-    let (_, chapter) = text.split_once("//! # Bounds").expect("the chapter is there");
-    let mut rows = 0;
-    for row in chapter.lines().filter(|line| line.starts_with("//! |") && line.contains('`')) {
-        let cells: Vec<&str> = row.split('`').collect();
-        let (file, constant) = (cells[1], cells[3]);
-        let text =
-            std::fs::read_to_string(source.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-        assert!(text.contains(&format!("const {constant}:")), "{file} has no constant {constant}");
-        rows += 1;
-    }
+    let rows = documented_bounds(&source());
     assert!(rows >= 20, "{rows} rows");
 }
 
@@ -45,7 +34,7 @@ fn every_metric_of_the_documentation_is_on_the_page() {
     let directory = tempfile::tempdir().expect("directory");
     let master = Master::start(&[&format!("--journal_dir={}", directory.path().display())]);
     let (_, page) = master.http("GET /metrics");
-    let (_, text) = documentation();
+    let text = std::fs::read_to_string(source().join("lib.rs")).expect("lib.rs");
     let (_, list) = text.split_once("//! Metrics have upstream's names").expect("the list is there");
     let (list, _) = list.split_once("//! # Bounds").expect("the end of the list");
     let names: Vec<String> =

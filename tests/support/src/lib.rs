@@ -3,6 +3,7 @@
 //! - [`skip()`]: a test that cannot run here is counted and says why.
 //! - [`artifacts`]: where the libraries and programs of this build are.
 //! - [`Child`]: a child process that is stopped by its own id, with its output captured.
+//! - [`documented_bounds`]: a crate's documented bounds, held against its constants.
 //! - [`wait_until`]: a bounded wait on a condition, instead of a sleep.
 //! - [`loopback`]: the loopback address, of either family.
 //! - [`peers`]: upstream's released wheels.
@@ -13,6 +14,7 @@
 #![expect(clippy::panic, clippy::expect_used, reason = "a helper of tests fails the test by panicking")]
 
 pub mod artifacts;
+mod bounds;
 mod child;
 pub mod loopback;
 mod npu;
@@ -20,6 +22,7 @@ pub mod peers;
 mod skip;
 mod wait;
 
+pub use bounds::documented_bounds;
 pub use child::Child;
 pub use npu::SoftwareNpu;
 pub use skip::skip;
