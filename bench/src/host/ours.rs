@@ -10,6 +10,7 @@ use mooncake::engine::{Direction, Engine, EngineOptions, Request};
 
 use super::contender::Contender;
 use super::{Cell, Measured, drive, processor_time_of};
+use crate::console::tell;
 use crate::host::BUFFER_BYTES;
 
 /// Makes an engine for one side; with `huge_pages` it puts registered memory together.
@@ -78,7 +79,7 @@ impl Contender for Ours {
                 })
                 .collect();
             if let Err(failure) = self.engine.transfer(&requests, None, None) {
-                eprintln!("{}: {}", self.name, failure.error);
+                tell(format!("{}: {}", self.name, failure.error));
                 failed.store(true, Ordering::Relaxed);
             }
         });
