@@ -78,6 +78,32 @@ fn a_staged_transfer_has_a_line_of_the_same_form() {
 }
 
 #[test]
+fn a_copy_inside_one_process_has_a_line_of_the_same_form() {
+    let npu = software_npu(1);
+    let variables = [("ASCEND_TRANSPORT_PRINT", "1"), ("MC_LOG_LEVEL", "INFO")];
+    let mut a = Peer::start_with(&npu, Some(0), &variables);
+    let (near, far, name) = (a.buffer(0, PAGE, 1), a.buffer(0, PAGE, 2), a.name());
+    a.must(&format!("transfer {}", moving("write", near, &name, far, PAGE, 65536, 0)));
+    assert!(a.holds(far, PAGE, 1));
+    assert!(wait_until(LIMIT, || !lines(&a).is_empty()), "{}", a.child.output());
+    let printed = lines(&a);
+    assert_eq!(printed.len(), 1, "{printed:?}");
+    let line = &printed[0];
+    assert_eq!((word(line, "peer"), word(line, &name)), (name.as_str(), "write"));
+    assert_eq!((word(line, "route"), word(line, "link"), word(line, "submit")), ("local", "-", "-"));
+    let blocks = (PAGE / 65536).to_string();
+    assert_eq!((word(line, "bytes"), word(line, "blocks")), (PAGE.to_string().as_str(), blocks.as_str()));
+    assert!(word(line, "execute").parse::<u64>().unwrap() > 0, "{line:?}");
+    // What failed is no line of what was moved.
+    a.fault("set copy=fail:507013@1");
+    a.must_fail(&format!("transfer {}", moving("write", near, &name, far, PAGE, 65536, 0)));
+    a.must(&format!("transfer {}", moving("read", near, &name, far, PAGE, PAGE, 0)));
+    assert!(wait_until(LIMIT, || lines(&a).len() >= 2), "{}", a.child.output());
+    assert_eq!(word(&lines(&a)[1], &name), "read");
+    a.quit();
+}
+
+#[test]
 fn a_variable_that_cannot_have_its_effect_is_refused_by_name() {
     let npu = software_npu(1);
     let variables = [("ASCEND_BUFFER_POOL", "4:8"), ("ASCEND_USE_SHORT_CONNECTION", "0")];

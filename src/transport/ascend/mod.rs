@@ -46,7 +46,7 @@ pub(crate) mod device;
 mod direct;
 mod family;
 mod opening;
-mod print;
+pub(in crate::transport) mod print;
 mod registration;
 pub(in crate::transport) mod session;
 mod slot;

@@ -15,7 +15,8 @@ pub struct Line<'a> {
     pub request: &'a Request,
     /// How it went.
     pub route: Route,
-    /// Over which link, as printed; staged requests learn of it by their channel's costs.
+    /// Over which link, as printed; staged requests learn of it by their channel's costs, and copies inside the
+    /// process have none.
     pub link: &'static str,
     /// From its acceptance to the first call of the vendor's: waiting for a channel and for others included.
     pub planning: Duration,

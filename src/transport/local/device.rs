@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -12,10 +13,11 @@ use super::ends;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
-use crate::plan::Direction;
+use crate::plan::{Direction, Route};
 use crate::transport::Request;
 use crate::transport::ascend::Runtime;
 use crate::transport::ascend::device::Device;
+use crate::transport::ascend::print::Line;
 use crate::transport::ascend::raw::{CopyKind, Wait};
 use crate::transport::ascend::session::{Lane, WINDOW};
 
@@ -116,6 +118,7 @@ impl Shared {
         let mut lane = None;
         let mut peers = BTreeSet::new();
         while let Some(request) = self.next() {
+            let (waited, start) = (request.accepted().elapsed(), Instant::now());
             // A lane that failed is not used again: its stream has stopped.
             let result = match lane.take() {
                 Some(lane) => Ok(lane),
@@ -131,6 +134,7 @@ impl Shared {
                 result
             });
             match result {
+                Ok(()) if config.ascend_print => print(&request, waited, start.elapsed()),
                 Ok(()) => {}
                 Err(error) => request.fail(&error.device(device.id())),
             }
@@ -211,6 +215,20 @@ impl Shared {
             }
         }
     }
+}
+
+/// The line that is asked for; a copy has no link.
+fn print(request: &Request, planning: Duration, executing: Duration) {
+    let line = Line {
+        request,
+        route: Route::Local,
+        link: "-",
+        planning,
+        submitting: None,
+        executing,
+        modelled_us: None,
+    };
+    log::info!("{line}");
 }
 
 fn kind(request: &Request) -> CopyKind {
