@@ -227,6 +227,59 @@ fn a_profile_shows_every_way_and_records_it() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
+/// Each value of --aggregate measures its own way beside the bare loop and no other, says so in the table and in the
+/// record, and moves every byte right; by itself the engine stages nothing that it should not.
+#[test]
+fn aggregate_names_one_way_and_measures_that_way_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for (value, way) in [("0", "direct"), ("1", "staged"), ("auto", "auto")] {
+        let prefix = folder.path().join(value);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_transfer_engine_bench"));
+        command
+            .args(["--profile", "a2-roce", "--aggregate", value, "--block_size", "65536"])
+            .args(["--batch_bytes", "4194304", "--slowdown", "10", "--library"])
+            .arg(artifacts::library())
+            .arg("--record")
+            .arg(&prefix);
+        let mut child = Child::start(&mut command);
+        let status = child.wait(RUN);
+        let output = child.output();
+        assert!(status.success(), "{output}");
+        assert!(output.lines().any(|line| line == "every byte is right"), "{output}");
+        // A column for each way, and a row for each operation with a rate in each column.
+        let words = |start: &str| -> Vec<String> {
+            let line = output.lines().find(|line| line.starts_with(start));
+            let line = line.unwrap_or_else(|| panic!("no line {start:?} in {output}"));
+            line.split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!(words("operation")[3..6], ["bare", way, "direct/bare"], "{output}");
+        let record = std::fs::read_to_string(prefix.with_extension("csv")).unwrap();
+        let head =
+            format!("\nprofile,launch,slowdown,operation,block_bytes,blocks,bare,{way},direct_of_bare,");
+        assert!(record.contains(&head), "{record}");
+        for operation in ["write ", "read "] {
+            let row = words(operation);
+            assert_eq!(row[1..4], ["64", "KiB", "64"], "{output}");
+            let rates: Vec<f64> = row[4..6].iter().map(|word| word.parse().unwrap()).collect();
+            // 23 us for each block are 2.85 GB/s: the vendor's calls alone cannot go faster, and all is charged.
+            assert!(rates.iter().all(|rate| *rate > 0.0) && rates[0] < 3.2, "{output}");
+            let row = format!("\na2-roce,device,10,{},65536,64,", operation.trim());
+            assert!(record.contains(&row), "{record}");
+        }
+        let picture = std::fs::read_to_string(prefix.with_extension("svg")).unwrap();
+        assert_eq!(picture.matches("<circle").count(), 4, "{picture}");
+    }
+}
+
+#[test]
+fn an_unknown_way_to_aggregate_is_named_with_those_there_are() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_transfer_engine_bench"));
+    let mut child = Child::start(command.args(["--profile", "a2-roce", "--aggregate", "2"]));
+    assert!(!child.wait(RUN).success());
+    let output = child.output();
+    assert!(output.contains("'2'") && output.contains("0, 1, auto"), "{output}");
+}
+
 #[test]
 fn an_unknown_profile_is_named_with_those_there_are() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_transfer_engine_bench"));
