@@ -45,10 +45,13 @@ fn what_was_printed_and_changed_is_what_holds() {
     // 1000 descriptors at 99 us.
     let choice = text(&["1000x16384", "--link", "a2-roce"], &file);
     assert!(choice.lines().next().unwrap().contains("direct 99000.0 us"), "{choice}");
-    std::fs::write(&path, "a2-roce write.launch_us ninety\n").unwrap();
+    // What is not right is named by file, line and reason, with what to do about it.
+    std::fs::write(&path, "# ours\na2-roce write.launch_us ninety\n").unwrap();
     let output = costs(&[], &file);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1"), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let reason = format!("{}: line 2: \"ninety\" is no number", path.display());
+    assert!(said.contains(&reason) && said.contains("MOONCAKE_TRANSFER_COST_TABLE"), "{said}");
 }
 
 /// Exactly 1 lets small blocks be gathered for speed; memory that the link does not take is relayed in any case.
