@@ -7,11 +7,12 @@
 //! # The model
 //!
 //! Direct is the sum of its descriptors. Staged goes through slots, each filled as [`Fill`] says: gather, one
-//! descriptor, scatter. The three stages of successive slots overlap, so that the first slot takes all three and each
-//! further one as long as the slowest stage of what it holds, or longer when too few slots are there to cover the
-//! messages between. Where the threads of a device launch one after another, the initiator's copies and its
-//! descriptors share that; slots that shorten from one to the next (see [`Fill`]) are then a way as well, taken when
-//! modelled as faster.
+//! descriptor, scatter. One thread takes a slot through all three, one after another, and the threads of successive
+//! slots work side by side: the first slot takes all three, and each further one as long as what it shares with the
+//! others, or its part of all three where there are too few slots. Shared are the wire, where one descriptor is launched
+//! when the one before it has arrived; the copy engine of either end; and, where the threads of a device launch one
+//! after another, its launches: the initiator's copies and its descriptors then. Slots that shorten from one to the next
+//! (see [`Fill`]) are a way as well there, taken when modelled as faster.
 //! A group that is split takes both one after the other.
 //!
 //! From both ends, the peer launches descriptors for a part of the group on its own device, gets where this side puts
@@ -32,7 +33,7 @@ use crate::plan::{Direction, Extent};
 /// Staging for speed has to be this much better: it takes memory bandwidth and a peer's time, which are not modelled.
 pub const PREFERENCE: f64 = 1.05;
 
-/// Least number of bytes that a slot is filled with, unless there is less.
+/// Least number of bytes that a slot is filled with, but for the last one.
 pub const MIN_FILL_BYTES: u64 = 64 << 10;
 
 /// Slots of a run that shortens, as a part of the number at which its modelled time is least: about there the time
@@ -45,6 +46,10 @@ const LEAST_FOR_BOTH_ENDS: u64 = 8;
 /// What orders to the peer, their answers and the wait for the last pieces take besides: 120 to 330 us of model time on
 /// the cost profiles. Long transfers do not notice; short ones over fast links would be slower than direct.
 const ORDERS_US: f64 = 200.0;
+
+/// What a slot takes besides: threads that wake between its steps, at either end. 15 to 40 us of model time on the cost
+/// profiles; as long or longer on a host.
+const HAND_OVER_US: f64 = 30.0;
 
 /// Classes of lengths: class `n` holds the lengths with `n` significant bits.
 const CLASSES: usize = 65;
@@ -96,10 +101,8 @@ pub enum Allowed {
 pub struct Slots {
     /// Length of one.
     pub slot_bytes: u64,
-    /// How many one transfer may use at a time.
+    /// How many one transfer may use at a time, each with a thread at either end.
     pub count: u32,
-    /// Threads that launch copies at a time.
-    pub launchers: u32,
 }
 
 /// A group of extents that go the same way: one peer, one direction, the same kind of memory.
@@ -238,15 +241,6 @@ impl Stages<'_> {
         }
     }
 
-    /// Copies that are launched at a time; a batched copy with the host is one launch.
-    fn launchers(&self, side: Side) -> f64 {
-        if side == Side::Host || self.costs.launches_per_device {
-            1.0
-        } else {
-            f64::from(self.slots.launchers.max(1))
-        }
-    }
-
     /// What one extent adds.
     fn load(&self, length_bytes: u64) -> Load {
         let slot_bytes = self.slots.slot_bytes.max(1);
@@ -254,14 +248,15 @@ impl Stages<'_> {
         let piece_bytes = float(length_bytes) / pieces;
         let (source, target) = self.sides();
         let (descriptor, bytes) = (self.costs.descriptor(self.group.direction), float(length_bytes));
-        let gather_us = self.costs.copy(source).time_us(piece_bytes) * pieces / self.launchers(source);
-        let scatter_us = self.costs.copy(target).time_us(piece_bytes) * pieces / self.launchers(target);
+        let copies_us = |side: Side| self.costs.copy(side).time_us(piece_bytes) * pieces;
+        let (gather_us, scatter_us) = (copies_us(source), copies_us(target));
+        let wire_us = bytes / descriptor.limit_bytes_per_us();
         Load {
             bytes,
             direct_us: descriptor.time_us(bytes),
             gather_us,
             scatter_us,
-            slowest_us: gather_us.max(scatter_us).max(bytes / descriptor.limit_bytes_per_us()),
+            slowest_us: gather_us.max(scatter_us).max(wire_us),
         }
     }
 
@@ -270,24 +265,28 @@ impl Stages<'_> {
         let (costs, fills) = (self.costs, f64::from(fills));
         let (source, target) = self.sides();
         let descriptor = costs.descriptor(self.group.direction);
-        let stage = |side: Side, sum_us: f64| costs.copy(side).call_us + sum_us / fills;
-        let (mut gather, mut scatter) = (stage(source, load.gather_us), stage(target, load.scatter_us));
-        let bytes = load.bytes / fills;
-        // Where launches of a device share one row, that of the slot's descriptor stands behind those of the copies.
-        let wire = if costs.launches_per_device {
-            match self.group.direction {
-                Direction::Write => gather += descriptor.launch_us,
-                Direction::Read => scatter += descriptor.launch_us,
-            }
-            descriptor.moving_us(bytes)
-        } else {
-            descriptor.time_us(bytes)
+        // A slot holds one copy at least, also where that is a part of an extent.
+        let stage = |side: Side, sum_us: f64| {
+            let copy = costs.copy(side);
+            copy.call_us + (sum_us / fills).max(copy.launch_us)
         };
-        let whole = gather + wire + scatter + 2.0 * costs.message_us;
-        // Extents of different lengths may come in any order: what is slow about some is not hidden by others.
-        let stages = gather.max(wire).max(scatter).max(load.slowest_us / fills);
-        let period = stages.max(whole / f64::from(self.slots.count.max(1)));
-        whole + (fills - 1.0) * period
+        let (gather, scatter) = (stage(source, load.gather_us), stage(target, load.scatter_us));
+        let wire = descriptor.launch_us + descriptor.moving_us(load.bytes / fills);
+        let whole = gather + wire + scatter + 2.0 * costs.message_us + HAND_OVER_US;
+        let shared = if costs.launches_per_device {
+            // The slot's descriptor is launched in the row of the initiator's copies.
+            let (write, launch) = (self.group.direction == Direction::Write, descriptor.launch_us);
+            let gathers = gather + if write { launch } else { 0.0 };
+            let scatters = scatter + if write { 0.0 } else { launch };
+            // Extents of different lengths may come in any order: what is slow about some is not hidden by others.
+            gathers.max(scatters).max(load.slowest_us / fills)
+        } else {
+            load.bytes / fills / costs.copy(source).bytes_per_us.min(costs.copy(target).bytes_per_us)
+        };
+        let shared = shared.max(wire);
+        let threads = f64::from(self.slots.count.max(1));
+        let by_threads = (fills / threads).ceil() * whole + (fills.min(threads) - 1.0) * wire;
+        (whole + (fills - 1.0) * shared).max(by_threads)
     }
 
     /// Time of `load` in slots that shorten (for reads: grow), and their lengths; `None` where that has no advantage,
@@ -317,7 +316,8 @@ impl Stages<'_> {
             let all_steps = 2.0 * (copy_us * bytes + copy.call_us + self.costs.message_us)
                 + launch_us
                 + descriptor.setup_us
-                + wire_us * bytes;
+                + wire_us * bytes
+                + HAND_OVER_US;
             let shorter = (bytes - step * (count - 1.0) / 2.0).max(shortest);
             all_steps <= count * (copy_us * shorter + copy.call_us + launch_us)
         };
@@ -327,7 +327,7 @@ impl Stages<'_> {
         }
         let copies_us = load.slowest_us + copy.call_us * (number + 1.0);
         let behind_us = launch_us * number + descriptor.setup_us + (copy_us + wire_us) * shortest;
-        Some((copies_us + behind_us + 2.0 * self.costs.message_us, fill))
+        Some((copies_us + behind_us + 2.0 * self.costs.message_us + HAND_OVER_US, fill))
     }
 
     /// Time of `extents` extents when the peer launches as many of them as fit the time, and the bytes share the wire.
@@ -351,7 +351,7 @@ impl Stages<'_> {
     fn best_even(&self, load: &Load) -> (f64, u64) {
         let slot = float(self.slots.slot_bytes.max(1));
         let least = small((load.bytes / slot).ceil()).max(1);
-        let most = small(load.bytes / float(MIN_FILL_BYTES)).max(least);
+        let most = small((load.bytes / float(MIN_FILL_BYTES)).ceil()).max(least);
         let mut best = (f64::INFINITY, 0_u32);
         let mut fills = least;
         loop {
@@ -362,7 +362,8 @@ impl Stages<'_> {
             if fills >= most {
                 break;
             }
-            fills = fills.saturating_mul(2).min(most);
+            // As many for each thread.
+            fills = fills.saturating_mul(2).next_multiple_of(self.slots.count.max(1)).min(most);
         }
         (best.0, whole((load.bytes / f64::from(best.1.max(1))).ceil()).min(self.slots.slot_bytes.max(1)))
     }
@@ -474,7 +475,7 @@ mod tests {
     use super::*;
     use crate::plan::CostTable;
 
-    const SLOTS: Slots = Slots { slot_bytes: 4 << 20, count: 8, launchers: 2 };
+    const SLOTS: Slots = Slots { slot_bytes: 4 << 20, count: 4 };
 
     fn extents(lengths: &[u64]) -> Vec<Extent> {
         let extent = |(task, length_bytes): (u32, &u64)| Extent {
@@ -496,17 +497,15 @@ mod tests {
         LinkCosts { launches_per_device, ..CostTable::built_in().costs(class) }
     }
 
-    /// What the slots really do: each stage takes one slot at a time, in order, and a slot is used again when its
-    /// release has been heard of. Blocks are packed in order.
-    fn simulate_staged(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, fill: Fill) -> f64 {
-        let descriptor = costs.descriptor(group.direction);
+    /// How the lanes cut extents into slots. Blocks are packed in order.
+    fn cut(slots: &Slots, extents: &[Extent], fill: Fill) -> Vec<Vec<u64>> {
         let mut fills: Vec<Vec<u64>> = vec![Vec::new()];
         let (mut moved, mut number, mut until) = (0, 0, fill.length_bytes(0));
-        for extent in group.extents {
+        for extent in extents {
             let mut left = extent.length_bytes;
             while left > 0 {
                 let used: u64 = fills.last().unwrap().iter().sum();
-                let piece = left.min(slots.slot_bytes);
+                let piece = left.min(slots.slot_bytes).min(fill.fullest_bytes);
                 if used > 0 && (moved + piece / 2 > until || used + piece > slots.slot_bytes) {
                     fills.push(Vec::new());
                     while until < moved + piece / 2 {
@@ -519,32 +518,70 @@ mod tests {
                 left -= piece;
             }
         }
-        let (mut gathered, mut sent, mut scattered) = (0.0_f64, 0.0_f64, 0.0_f64);
-        let mut freed: Vec<f64> = Vec::new();
-        for (index, fill) in fills.iter().enumerate() {
-            let launchers = if costs.launches_per_device { 1.0 } else { f64::from(slots.launchers) };
-            let copies: f64 =
-                fill.iter().map(|piece| costs.device_copy.time_us(float(*piece)) / launchers).sum();
-            let shared = if costs.launches_per_device { descriptor.launch_us } else { 0.0 };
-            let (before, behind) = match group.direction {
-                Direction::Write => (shared, 0.0),
-                Direction::Read => (0.0, shared),
-            };
-            let free_at = index
-                .checked_sub(usize::try_from(slots.count).unwrap())
-                .map_or(0.0, |earlier| freed[earlier]);
-            gathered = gathered.max(free_at) + copies + before;
-            let bytes = float(fill.iter().sum());
-            let wire = if costs.launches_per_device {
-                descriptor.moving_us(bytes)
-            } else {
-                descriptor.time_us(bytes)
-            };
-            sent = sent.max(gathered) + wire;
-            scattered = scattered.max(sent + costs.message_us) + copies + behind;
-            freed.push(scattered + costs.message_us);
+        fills
+    }
+
+    /// Something that is used by one at a time, in the order of coming.
+    #[derive(Default)]
+    struct Row(f64);
+
+    impl Row {
+        fn take(&mut self, from: f64, time: f64) -> f64 {
+            self.0 = self.0.max(from) + time;
+            self.0
         }
-        freed.last().copied().unwrap_or(0.0)
+    }
+
+    /// What the lanes really do: each takes one slot at a time through gather, wire and scatter. A device's launches
+    /// are in one row, into which the wire's comes between two copies, or each thread's are its own and the copy
+    /// engine is shared; the wire is one row.
+    fn simulate_staged(costs: &LinkCosts, slots: &Slots, group: &Group<'_>, fill: Fill) -> f64 {
+        let (descriptor, copy) = (costs.descriptor(group.direction), costs.device_copy);
+        let fills = cut(slots, group.extents, fill);
+        let (mut near, mut wire, mut far) = (Row::default(), Row::default(), Row::default());
+        let copies = |row: &mut Row, from: f64, fill: &[u64]| {
+            let bytes: f64 = float(fill.iter().sum());
+            let launched: f64 = fill.iter().map(|piece| copy.time_us(float(*piece))).sum();
+            if costs.launches_per_device {
+                row.take(from, launched)
+            } else {
+                row.take(from, bytes / copy.bytes_per_us).max(from + launched)
+            }
+        };
+        // The step that comes first is taken first: when, the lane's fill, and how far that is.
+        let mut next = 0;
+        let mut lanes: Vec<(f64, usize, u8)> = (0..slots.count).map(|_| (0.0, usize::MAX, 0)).collect();
+        let mut end = 0.0_f64;
+        loop {
+            let lane = lanes.iter_mut().min_by(|one, other| one.0.total_cmp(&other.0)).unwrap();
+            let (from, index, step) = *lane;
+            if from.is_infinite() {
+                return end;
+            }
+            *lane = match (index, step) {
+                (usize::MAX, _) if next == fills.len() => (f64::INFINITY, index, 0),
+                (usize::MAX, _) => {
+                    next += 1;
+                    (from, next - 1, 0)
+                }
+                (_, 0) => (copies(&mut near, from, &fills[index]), index, 1),
+                (_, 1) => {
+                    let from = from.max(wire.0);
+                    if costs.launches_per_device {
+                        let row = if group.direction == Direction::Write { &mut near } else { &mut far };
+                        row.take(from, descriptor.launch_us);
+                    }
+                    let moving = descriptor.moving_us(float(fills[index].iter().sum()));
+                    let arrived = wire.take(from, descriptor.launch_us + moving);
+                    (arrived + costs.message_us + HAND_OVER_US, index, 2)
+                }
+                _ => {
+                    let over = copies(&mut far, from, &fills[index]) + costs.message_us;
+                    end = end.max(over);
+                    (over, usize::MAX, 0)
+                }
+            };
+        }
     }
 
     #[test]
@@ -626,8 +663,7 @@ mod tests {
         let extents = extents(&vec![16 << 10; 8192]);
         let group = group(&extents, Direction::Write);
         let costs = costs(LinkClass::A2Roce, false);
-        let slots = Slots { launchers: 4, ..SLOTS };
-        assert_eq!(super::choose(&costs, &slots, &group, Allowed::Any).route, Route::Staged);
+        assert_eq!(super::choose(&costs, &SLOTS, &group, Allowed::Any).route, Route::Staged);
     }
 
     #[test]
@@ -674,7 +710,7 @@ mod tests {
     fn played_through_the_choice_is_near_the_better_route() {
         for class in LinkClass::ALL {
             for (per_device, direction) in
-                [(true, Direction::Write), (true, Direction::Read), (false, Direction::Write)]
+                [true, false].into_iter().flat_map(|one| [(one, Direction::Write), (one, Direction::Read)])
             {
                 let costs = costs(class, per_device);
                 for shift in 12..=22 {
@@ -711,7 +747,7 @@ mod tests {
     #[test]
     fn slots_that_shorten_are_faster_than_alike_ones() {
         let costs = costs(LinkClass::A2Roce, true);
-        let slots = Slots { count: 4, launchers: 4, ..SLOTS };
+        let slots = SLOTS;
         for direction in [Direction::Write, Direction::Read] {
             for (shift, mib) in [(14, 32), (15, 32), (16, 32), (17, 32), (16, 128), (17, 128)] {
                 let extents = extents(&vec![1_u64 << shift; (mib << 20) >> shift]);
@@ -744,7 +780,6 @@ mod tests {
             sides in (any::<bool>(), any::<bool>()),
             slot_shift in 16_u32..26,
             slot_count in 1_u32..32,
-            launchers in 1_u32..5,
             both_ends in any::<bool>(),
         ) {
             let length = |(shift, percent): &(u32, u64)| 1 + ((1 << shift) * percent / 100);
@@ -753,7 +788,7 @@ mod tests {
             let side = |host| if host { Side::Host } else { Side::Device };
             let direction = if write { Direction::Write } else { Direction::Read };
             let group = Group { local: side(sides.0), remote: side(sides.1), ..group(&extents, direction) };
-            let slots = Slots { slot_bytes: 1 << slot_shift, count: slot_count, launchers };
+            let slots = Slots { slot_bytes: 1 << slot_shift, count: slot_count };
             let costs = costs(class, per_device);
             let allowed = if both_ends { Allowed::Any } else { Allowed::Either };
             let choice = choose(&costs, &slots, &group, allowed);

@@ -103,7 +103,7 @@ pub fn costs(stage_all: bool, launches_per_device: bool) -> String {
 pub fn limit(profile: &str, operation: &str, block_bytes: u64, launches_per_device: bool) -> Option<f64> {
     let costs = LinkCosts { launches_per_device, ..CostTable::built_in().costs(LinkClass::named(profile)?) };
     let direction = if operation == "write" { Direction::Write } else { Direction::Read };
-    let slots = Slots { slot_bytes: SLOT_BYTES, count: SLOTS, launchers: SLOTS };
+    let slots = Slots { slot_bytes: SLOT_BYTES, count: SLOTS };
     Some(gain::limit(&costs, &slots, direction, u32::try_from(block_bytes).ok()?))
 }
 

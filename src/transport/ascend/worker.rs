@@ -326,5 +326,5 @@ fn modelled(channel: &Channel, request: &Request) -> Choice {
         local: side(request.job().local_device.is_none()),
         remote: side(request.job().remote_device.is_none()),
     };
-    choose(channel.costs(), &Slots { slot_bytes: 0, count: 0, launchers: 0 }, &group, Allowed::Direct)
+    choose(channel.costs(), &Slots { slot_bytes: 0, count: 0 }, &group, Allowed::Direct)
 }

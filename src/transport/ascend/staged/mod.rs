@@ -104,6 +104,9 @@ use crate::transport::{Job, Request};
 /// Threads of all routes of an engine.
 pub const LANE_LIMIT: usize = 256;
 
+// The model of costs counts on a thread at either end of each slot under way.
+const _: () = assert!(agent::AGENT_THREADS >= route::LANES_PER_ROUTE);
+
 /// Memory that peers may have read and written, as long as this lives.
 pub struct Held {
     /// The region.
@@ -521,8 +524,6 @@ pub fn slots_of(config: &Config) -> Slots {
     Slots {
         slot_bytes: config.staged_slot_bytes,
         count: count(route::LANES_PER_ROUTE).min(config.staged_slots.div_ceil(2)),
-        // A lane gathers, sends and waits for the far side in turn, so that half of them launch at either end.
-        launchers: count((route::LANES_PER_ROUTE / 2).min(agent::AGENT_THREADS)),
     }
 }
 
