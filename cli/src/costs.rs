@@ -81,6 +81,11 @@ fn print(question: &Question) -> Result<()> {
         return Ok(());
     }
     let extents = extents(&question.groups)?;
+    if !config.ascend_aggregate {
+        tell(
+            "ASCEND_AGGREGATE_ENABLE is not 1: blocks are not gathered for speed, nor launched by both ends",
+        );
+    }
     let side = |is_host| if is_host { Side::Host } else { Side::Device };
     let takes_memory = !(question.local_host || question.remote_host);
     for class in links {

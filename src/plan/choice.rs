@@ -175,18 +175,19 @@ impl fmt::Display for Choice {
         let class = self.class.map_or("this process", LinkClass::name);
         write!(formatter, "{} on {class}: {} extents", self.route.name(), self.extents)?;
         write!(formatter, ", {} bytes", self.length_bytes)?;
-        let show = |formatter: &mut fmt::Formatter<'_>, name: &str, time: Option<f64>| match time {
-            Some(time) => write!(formatter, ", {name} {time:.1} us"),
-            None => write!(formatter, ", {name} not possible"),
-        };
+        let show =
+            |formatter: &mut fmt::Formatter<'_>, name: &str, time: Option<f64>, without: &str| match time {
+                Some(time) => write!(formatter, ", {name} {time:.1} us"),
+                None => write!(formatter, ", {name} {without}"),
+            };
         if self.route == Route::Local {
             return Ok(());
         }
-        show(formatter, "direct", self.direct_us)?;
+        show(formatter, "direct", self.direct_us, "not possible")?;
         if let Some(time) = self.both_ends_us {
             write!(formatter, ", from both ends {time:.1} us")?;
         }
-        show(formatter, "staged", self.staged_us)?;
+        show(formatter, "staged", self.staged_us, "turned off")?;
         write!(formatter, ", chosen {:.1} us", self.chosen_us)?;
         match self.route {
             Route::Split => write!(
