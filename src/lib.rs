@@ -87,6 +87,7 @@
 //! | `mct-staged` | up to four per peer that is staged to, bounded | gathers, waits for wire and agent, scatters |
 //! | `mct-agent-N` | up to four per device, once a peer stages | copies between lent slots and memory for peers |
 //! | `mct-refresh` | one per engine that is told to refresh | asks for all peers' descriptors again |
+//! | `mct-entry` | one per engine that has a metadata service | looks whether the service still knows the engine, and tells it again |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
 //! | `mct-huge` | one per engine, while registered memory becomes huge pages | asks the kernel for one after another |

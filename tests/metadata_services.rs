@@ -7,16 +7,14 @@
     reason = "helpers of a test fail as the test does; clippy exempts only the test functions themselves"
 )]
 
+mod fickle;
 mod interop;
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
+use fickle::Fickle;
 use interop::{LONG, NEWEST, Upstream, address, engine_at, missing, pattern, peers, python_of};
 use mooncake::config::Config;
 use mooncake::deadline::Deadline;
@@ -367,74 +365,6 @@ fn a_service_that_does_not_answer_is_named_in_time() {
     assert!(started.elapsed() < std::time::Duration::from_secs(20));
 }
 
-/// A store of keys and values by HTTP that can be told to refuse news.
-struct Fickle {
-    uri: String,
-    refuses: Arc<AtomicBool>,
-    /// The first words of each request that changes something, and its body.
-    changes: Arc<Mutex<Vec<(String, String)>>>,
-}
-
-impl Fickle {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let uri = format!("http://127.0.0.1:{}/metadata", listener.local_addr().unwrap().port());
-        let refuses = Arc::new(AtomicBool::new(false));
-        let refused = Arc::clone(&refuses);
-        let values: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
-        let changes: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
-        let changed = Arc::clone(&changes);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (refused, values) = (Arc::clone(&refused), Arc::clone(&values));
-                let changed = Arc::clone(&changed);
-                std::thread::spawn(move || serve(stream, &refused, &values, &changed));
-            }
-        });
-        Self { uri, refuses, changes }
-    }
-}
-
-/// One request after another, until the client goes.
-fn serve(
-    mut stream: TcpStream,
-    refuses: &AtomicBool,
-    values: &Mutex<HashMap<String, Vec<u8>>>,
-    changes: &Mutex<Vec<(String, String)>>,
-) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    loop {
-        let mut first = String::new();
-        reader.read_line(&mut first).ok().filter(|length| *length > 0)?;
-        let (mut length, mut line) = (0, String::new());
-        while line != "\r\n" {
-            line.clear();
-            reader.read_line(&mut line).ok()?;
-            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
-        let mut words = first.split(' ');
-        let (method, key) = (words.next()?, words.next()?.to_owned());
-        if method != "GET" {
-            let body = String::from_utf8(body.clone()).ok()?;
-            changes.lock().unwrap().push((format!("{method} {key}"), body));
-        }
-        let mut values = values.lock().unwrap();
-        let (status, answer) = match method {
-            "PUT" if refuses.load(Ordering::SeqCst) => ("500 No", Vec::new()),
-            "PUT" => (values.insert(key, body), ("200 OK", Vec::new())).1,
-            "DELETE" => (values.remove(&key), ("200 OK", Vec::new())).1,
-            _ => values.get(&key).map_or(("404 Not Found", Vec::new()), |value| ("200 OK", value.clone())),
-        };
-        drop(values);
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", answer.len());
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer)).ok()?;
-    }
-}
-
 /// What upstream's engine was recorded to change in an HTTP service, from its start to its end, with one registration:
 /// the keys as they are written in the request, in order.
 const RECORDED: [&str; 5] = [
@@ -453,7 +383,7 @@ fn a_service_is_told_what_upstream_was_recorded_to_tell() {
     let buffer = pattern(1, 65_536);
     engine.register(address(&buffer), 65_536, "*").unwrap();
     engine.close();
-    let changes = service.changes.lock().unwrap();
+    let changes = service.changes();
     assert_eq!(changes.iter().map(|(request, _)| request.as_str()).collect::<Vec<_>>(), RECORDED);
     let (_, place) = &changes[0];
     assert_eq!(*place, format!(r#"{{"ip_or_host_name":"127.0.0.1","rpc_port":{port}}}"#));
@@ -479,7 +409,7 @@ fn a_service_that_takes_no_news_leaves_nothing_half_registered() {
     let (first, second, near) = (pattern(1, 5000), pattern(2, 5000), vec![0_u8; 5000]);
     target.register(address(&first), 5000, "*").unwrap();
     read(&initiator, "target", &near, address(&first)).unwrap();
-    service.refuses.store(true, Ordering::SeqCst);
+    service.refuse(true);
     // An error means that nothing is registered: not for peers, not for the engine, and again once the service is well.
     let error = target.register(address(&second), 5000, "*").unwrap_err();
     assert_eq!(error.code(), Code::Metadata, "{error}");
@@ -491,7 +421,7 @@ fn a_service_that_takes_no_news_leaves_nothing_half_registered() {
     // What is withdrawn is withdrawn, whatever the service still says.
     target.unregister(address(&first)).unwrap();
     assert!(read(&initiator, "target", &near, address(&first)).is_err());
-    service.refuses.store(false, Ordering::SeqCst);
+    service.refuse(false);
     target.register(address(&second), 5000, "*").unwrap();
     read(&initiator, "target", &near, address(&second)).unwrap();
     assert!(std::hint::black_box(&near) == &second);

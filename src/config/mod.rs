@@ -129,6 +129,8 @@ pub struct Config {
     pub no_metadata_cache: bool,
     /// `MC_TE_METADATA_REFRESH_INTERVAL_SECONDS`, when not 0.
     pub metadata_refresh_interval: Option<Duration>,
+    /// `MOONCAKE_TRANSFER_METADATA_CHECK_MS`, when not 0.
+    pub metadata_check_interval: Option<Duration>,
     /// `MOONCAKE_TRANSFER_STAGED_SLOT_BYTES`.
     pub staged_slot_bytes: u64,
     /// `MOONCAKE_TRANSFER_STAGED_SLOTS`.
@@ -237,6 +239,8 @@ impl Config {
             legacy_rpc_port: r.switch(&table::LEGACY_RPC_PORT),
             no_metadata_cache: r.switch(&table::NO_METADATA_CACHE),
             metadata_refresh_interval: Some(Duration::from_secs(r.number(&table::METADATA_REFRESH)))
+                .filter(|interval| !interval.is_zero()),
+            metadata_check_interval: Some(milliseconds(r, &table::METADATA_CHECK))
                 .filter(|interval| !interval.is_zero()),
             staged_slot_bytes: r.number(&table::STAGED_SLOT_BYTES),
             staged_slots: r.number_as(&table::STAGED_SLOTS),

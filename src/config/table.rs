@@ -133,6 +133,9 @@ variables! {
     NO_METADATA_CACHE = "MC_DISABLE_METACACHE": Kind::Presence;
     /// How often the descriptors of all open segments are asked for again; 0 leaves that to need.
     METADATA_REFRESH = "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS": number(0, 0, 86_400, "s");
+    /// With a metadata service: about how often an engine looks whether the service still knows it, and tells it again
+    /// if not, as after a restart; 0 leaves that to the next registration.
+    METADATA_CHECK = "MOONCAKE_TRANSFER_METADATA_CHECK_MS": number(30_000, 0, DAY_MS, "ms");
     /// Length of the slots that transfers are staged through; of two ends that differ the shorter one counts.
     STAGED_SLOT_BYTES = "MOONCAKE_TRANSFER_STAGED_SLOT_BYTES": number(4 << 20, 64 << 10, 1 << 30, "bytes");
     /// Slots for transfers of this engine on each NPU that stages, and as many for its peers; 0 turns staging off.

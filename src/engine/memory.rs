@@ -86,7 +86,7 @@ impl Engine {
     /// Withdraws the range that was registered at `address`: peers of ours are told and stop first.
     ///
     /// A metadata service that does not take the news is no failure: the memory is free, requests for it are refused,
-    /// and the next registration or withdrawal tells the service.
+    /// and the next registration or withdrawal tells the service, or the next look whether it knows the engine.
     ///
     /// # Errors
     /// [`Code::AddressNotRegistered`]; [`Code::Busy`] while transfers, ours or a peer's, use the range, which
@@ -192,7 +192,10 @@ impl Shared {
 
     /// Tells the metadata service what was withdrawn.
     fn publish_withdrawal(&self) {
-        if let Err(error) = self.publish(self.metadata_deadline()) {
+        // One that closes takes all of its entry out.
+        if let Err(error) = self.publish(self.metadata_deadline())
+            && error.code() != Code::StaleHandle
+        {
             log::warn!(
                 "{}: the metadata service may still name memory that was withdrawn, requests for which are refused: \
                  {error}",

@@ -21,8 +21,9 @@ mod memory;
 mod npu;
 mod observed;
 mod passive;
+mod periodic;
 mod process;
-mod refresh;
+mod published;
 mod remote;
 mod segments;
 mod shutdown;
@@ -67,7 +68,8 @@ use guests::Guests;
 use huge_pages::HugePages;
 use npu::Npu;
 use observed::Observed;
-use refresh::Refresher;
+use periodic::{Pause, Periodic};
+use published::Published;
 use remote::{Link, Remote};
 
 /// How long [`Engine::close`] waits for what is in flight before it takes it down.
@@ -147,7 +149,9 @@ pub(crate) struct Shared {
     guests: Guests,
     segments: SegmentTable,
     batches: BatchTable,
-    refresher: Mutex<Option<Refresher>>,
+    /// Threads that do something now and then.
+    periodic: Mutex<Vec<Periodic>>,
+    published: Published,
     notes: NoteQueue,
     peers: RwLock<HashMap<SegmentId, Arc<Peer<Link>>>>,
     /// Links to processes of ours, from before they are ready: withdrawals must reach them.
@@ -208,7 +212,8 @@ impl Engine {
             guests: Guests::default(),
             segments: SegmentTable::new(&name),
             batches: BatchTable::new(MAX_BATCHES),
-            refresher: Mutex::new(None),
+            periodic: Mutex::default(),
+            published: Published::default(),
             notes: NoteQueue::new(config.max_notes),
             peers: RwLock::default(),
             remotes: Mutex::default(),
@@ -249,7 +254,10 @@ impl Engine {
         *shared.listener.lock() = Some(binding.serve(handler)?);
         process::enter(&shared);
         if let Some(interval) = shared.config.metadata_refresh_interval {
-            *shared.refresher.lock() = Some(Refresher::start(Arc::downgrade(&shared), interval)?);
+            let pause = Pause::Exactly(interval);
+            let refresh =
+                Periodic::start("mct-refresh", Arc::downgrade(&shared), pause, Shared::refresh_all)?;
+            shared.periodic.lock().push(refresh);
         }
         let engine = Arc::new(Self { shared, rpc_port });
         let deadline = Deadline::after(engine.shared.config.handshake_connect_timeout);
@@ -257,6 +265,13 @@ impl Engine {
         shared.metadata.announce(&shared.name, &shared.host, rpc_port, deadline)?;
         shared.announced.store(true, Ordering::Release);
         shared.publish(deadline)?;
+        if let Some(interval) =
+            shared.config.metadata_check_interval.filter(|_| !shared.metadata.is_peer_to_peer())
+        {
+            let pause = Pause::About(interval);
+            let look = Periodic::start("mct-entry", Arc::downgrade(shared), pause, Shared::look_after_entry)?;
+            shared.periodic.lock().push(look);
+        }
         log::info!(
             "engine {} listens: handshake port {rpc_port}, control port {}, data port {}",
             engine.shared.name,

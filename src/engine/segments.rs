@@ -215,22 +215,4 @@ impl Shared {
             ..SegmentDescriptor::default()
         }
     }
-
-    /// Publishes our descriptor. Of several threads at once the one whose word arrives last may not have the
-    /// newest, so each looks again whether what it published still stands.
-    pub(super) fn publish(&self, deadline: Deadline) -> Result<()> {
-        // Peer to peer, whoever asks is answered from the registry. To write everything down at each registration
-        // would make ten thousand of them cost a hundred million.
-        if self.metadata.is_peer_to_peer() {
-            return Ok(());
-        }
-        loop {
-            let descriptor = self.descriptor();
-            self.metadata.publish(&descriptor, deadline)?;
-            let current = descriptor.ours.as_ref().is_none_or(|ours| ours.epoch == self.registry.epoch());
-            if current || deadline.expired() {
-                return Ok(());
-            }
-        }
-    }
 }

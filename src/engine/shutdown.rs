@@ -27,7 +27,7 @@ impl Shared {
         if self.closed.swap(true, Ordering::AcqRel) || self.pid != std::process::id() {
             return;
         }
-        drop(self.refresher.lock().take());
+        drop(std::mem::take(&mut *self.periodic.lock()));
         self.huge_pages.stop(Deadline::after(CLOSE_GRACE));
         process::leave(&self.incarnation);
         let deadline = Deadline::after(CLOSE_GRACE);
@@ -54,11 +54,8 @@ impl Shared {
                 log::error!("closing engine {}: its memory must not be freed: {error}", self.name);
             }
         }
-        if self.announced.load(Ordering::Acquire)
-            && let Err(error) = self.metadata.withdraw(&self.name, deadline)
-        {
-            log::warn!("{error}");
-        }
+        // In time of its own: a peer that used up the rest must not leave the entry of an engine that is gone.
+        self.end_entry(Deadline::after(CLOSE_GRACE));
         self.end_transports(deadline);
         self.part_from_process(&regions, &ranges, deadline);
         if let Some(control) = self.control.get() {

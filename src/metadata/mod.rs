@@ -25,6 +25,17 @@ use crate::segment::SegmentDescriptor;
 /// Connection string of the service that needs none.
 pub const P2P_HANDSHAKE: &str = "P2PHANDSHAKE";
 
+/// What a service has of an engine that announced itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// What it announced.
+    Known,
+    /// Nothing.
+    Forgotten,
+    /// Somebody else, with the name of that one's place.
+    Taken(String),
+}
+
 /// A place for descriptors.
 pub trait Metadata: Send + Sync {
     /// Makes `descriptor` known under its name.
@@ -56,6 +67,12 @@ pub trait Metadata: Send + Sync {
     /// # Errors
     /// [`Code::Metadata`] when nobody has announced it.
     fn locate(&self, name: &str, deadline: Deadline) -> Result<Endpoint>;
+
+    /// Whether the service still has what was announced and published under the name of this engine; a cheap look.
+    ///
+    /// # Errors
+    /// [`Code::Metadata`] when the service fails.
+    fn standing(&self, name: &str, deadline: Deadline) -> Result<Standing>;
 
     /// Address of the service; `None` when there is none.
     fn address(&self) -> Option<Endpoint>;

@@ -1,6 +1,6 @@
 //! Descriptors straight from the peer that publishes them.
 
-use super::Metadata;
+use super::{Metadata, Standing};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
@@ -45,6 +45,11 @@ impl Metadata for PeerToPeer {
 
     fn locate(&self, name: &str, _: Deadline) -> Result<Endpoint> {
         name.parse()
+    }
+
+    /// There is nobody who could forget.
+    fn standing(&self, _: &str, _: Deadline) -> Result<Standing> {
+        Ok(Standing::Known)
     }
 
     fn address(&self) -> Option<Endpoint> {

@@ -2,8 +2,8 @@
 
 use parking_lot::Mutex;
 
-use super::Metadata;
 use super::keys::{Keys, decode_place, encode_place};
+use super::{Metadata, Standing};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
@@ -127,6 +127,19 @@ impl<S: Store> Metadata for Service<S> {
             )
             .peer(name)),
         }
+    }
+
+    fn standing(&self, name: &str, deadline: Deadline) -> Result<Standing> {
+        let Some((key, own)) = self.own_place.lock().clone() else { return Ok(Standing::Known) };
+        Ok(match self.store.get(&key, deadline)? {
+            None => Standing::Forgotten,
+            Some(place) if place.trim_ascii() != own.trim_ascii() => Standing::Taken(
+                decode_place(&place, "").map_or_else(|_| "another place".to_owned(), |place| place.session()),
+            ),
+            // Who clears up after clients that were silent for long may take one without the other.
+            Some(_) if self.store.get(&self.keys.segment(name), deadline)?.is_none() => Standing::Forgotten,
+            Some(_) => Standing::Known,
+        })
     }
 
     fn address(&self) -> Option<Endpoint> {
