@@ -90,6 +90,7 @@
 //! | `mct-entry` | one per engine that has a metadata service | looks whether the service still knows the engine, and tells it again |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
+//! | `mct-bounce-N` | few per peer that is waited for, bounded | copies between a device and a peer's host memory, piece by piece |
 //! | `mct-huge` | one per engine, while registered memory becomes huge pages | asks the kernel for one after another |
 //! | `mct-heartbeat` | one per store | tells the master that this client lives, and mounts its segments again |
 //! | `mct-unmap` | one per large mapping that ends, briefly | gives its pages back to the kernel, which takes long |
@@ -173,6 +174,7 @@
 //! | event loops of the TCP transport | `transport/tcp/reactor.rs` | `MAX_LOOPS` |
 //! | bytes copied between two looks at a stop | `memory/copy.rs` | `MAX_CHUNK_BYTES` |
 //! | threads of an engine that copy host memory, by way | `transport/copier/mod.rs` | `THREAD_LIMIT` |
+//! | the same of copies by way of slots, which wait for peers | `transport/copier/mod.rs` | `WAITING_THREAD_LIMIT` |
 //! | peers of one host that use an engine's memory | `transport/host/board.rs` | `MAX_BOARDS` |
 //! | boards that a peer has asked for and not begun to use | `transport/host/board.rs` | `MAX_UNUSED` |
 //! | ranges that such a peer may use | `transport/host/layout.rs` | `MAX_RANGES` |

@@ -93,9 +93,13 @@ type Hook = Box<dyn FnOnce(Outcome) + Send>;
 
 /// Work of a batch that who waits for it may do meanwhile, instead of being woken when others have done it.
 pub trait Help: Send + Sync {
-    /// Does what there is to do, until nothing is left or `over` says so. What it waits for, it waits for until
-    /// `deadline` at most.
-    fn help(&self, over: &dyn Fn() -> bool, deadline: Deadline);
+    /// Whether it sleeps until somebody else has done something. Then it comes last: meanwhile nothing else is done
+    /// that who waits has promised to do.
+    fn may_sleep(&self) -> bool;
+
+    /// Does what there is to do for the batch, until nothing is left. What it waits for, it waits for until `deadline`
+    /// at most.
+    fn help(&self, batch: &Batch, deadline: Deadline);
 }
 
 /// Most offers of help that a batch keeps.
@@ -229,8 +233,11 @@ impl Batch {
             self.awaited.store(0, Ordering::Release);
             std::mem::take(&mut gate.help)
         };
-        for helper in help.iter().filter_map(Weak::upgrade) {
-            helper.help(&|| self.is_finished(), deadline);
+        for sleeps in [false, true] {
+            let helpers = help.iter().filter_map(Weak::upgrade);
+            helpers
+                .filter(|helper| helper.may_sleep() == sleeps)
+                .for_each(|helper| helper.help(self, deadline));
         }
         for _ in 0..if help.is_empty() { SPINS } else { SPINS_AFTER_HELP } {
             let tasks = self.submitted();

@@ -146,7 +146,7 @@ variables! {
     /// Moves host memory between processes of one host without sockets; 0, false, no or off turns it off.
     SAME_HOST = "MOONCAKE_TRANSFER_SAME_HOST": Kind::Text("1");
     /// Puts registered host memory that is in use together into huge pages, which doubles the speed of the kernel's
-    /// copy between processes; 0, false, no or off leaves the pages as they are.
+    /// copy between processes and takes no more memory; 0, false, no or off leaves the pages as they are.
     HUGE_PAGES = "MOONCAKE_TRANSFER_HUGE_PAGES": Kind::Text("1");
     /// Longest wait of the store client for an answer of its master.
     RPC_TIMEOUT = "MC_RPC_TIMEOUT_MS": number(30_000, 1, DAY_MS, "ms");

@@ -10,7 +10,7 @@ pub(crate) mod huge;
 pub(crate) mod io;
 mod location;
 pub(crate) mod mapping;
-mod owner;
+pub(crate) mod owner;
 pub(crate) mod placement;
 pub(crate) mod process;
 mod range;

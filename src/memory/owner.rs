@@ -44,17 +44,16 @@ fn page() -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn a_child_is_another_process() {
-        let own = std::process::id();
-        assert_eq!((process_id(), process_id()), (own, own));
-        // SAFETY: the child calls nothing but what a child of a program with threads may, and ends at once.
+    /// Whether `holds` in a child of this process, which has only the thread that runs it.
+    pub(crate) fn in_a_child(holds: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child runs on with this thread alone, and ends at the end of this block; what it calls is to be
+        // fit for a child of a program with threads, which is what is tested.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let right = process_id() == std::process::id() && process_id() != own;
+            let right = std::panic::catch_unwind(std::panic::AssertUnwindSafe(holds)).unwrap_or(false);
             // SAFETY: ends the process; nothing of the parent's is run.
             unsafe { libc::_exit(if right { 7 } else { 1 }) };
         }
@@ -62,7 +61,14 @@ mod tests {
         let mut status = 0;
         // SAFETY: the status is a number that lives until the call returns.
         assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert_eq!(libc::WEXITSTATUS(status), 7);
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7
+    }
+
+    #[test]
+    fn a_child_is_another_process() {
+        let own = std::process::id();
+        assert_eq!((process_id(), process_id()), (own, own));
+        assert!(in_a_child(|| process_id() == std::process::id() && process_id() != own));
         assert_eq!(process_id(), own);
     }
 }

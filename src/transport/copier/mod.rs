@@ -10,24 +10,25 @@
 //! one takes a virtual machine longer than to copy a megabyte.
 
 mod pieces;
+mod queue;
 mod seats;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::batch::Help;
+use crate::batch::{Batch, Help};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::copy::Caching;
 use crate::plan::Direction;
 use crate::transport::Request;
 use pieces::Copy;
+use queue::{Queue, Queued, Shares};
 use seats::{Seat, Seats};
 
 /// What is copied on the caller's thread.
@@ -51,8 +52,15 @@ const IDLE_LIMIT: Duration = Duration::from_micros(60);
 /// Pauses between two looks.
 const PAUSES: u32 = 16;
 
-/// Most threads of a copier; memory bandwidth is used up by few.
+/// Most threads of a copier, or at one peer of a copier that waits; memory bandwidth is used up by few.
 const THREAD_LIMIT: usize = 4;
+
+/// Most threads of a copier whose movers wait for peers. It takes six peers that stand still, and nobody has noticed
+/// yet, to hold them all; they end with the time limits of what they work on.
+const WAITING_THREAD_LIMIT: usize = 16;
+
+/// How often a thread without work looks whether a request has to stop whose peer may have no more threads.
+const HELD_BACK_LOOK: Duration = Duration::from_millis(50);
 
 /// Most blocks of one call of a mover.
 pub(crate) const MAX_BLOCKS: usize = 128;
@@ -80,15 +88,12 @@ struct Assisted {
     shared: Weak<Shared>,
 }
 
-/// A request that may have pieces left to take.
-struct Queued {
-    copy: Arc<Assisted>,
-    /// Somebody is sure to work on it, without being woken.
-    helped: bool,
-}
-
 impl Help for Assisted {
-    fn help(&self, _over: &dyn Fn() -> bool, deadline: Deadline) {
+    fn may_sleep(&self) -> bool {
+        false
+    }
+
+    fn help(&self, _batch: &Batch, deadline: Deadline) {
         let Some(shared) = self.shared.upgrade() else { return };
         // The request's own deadline is looked at piece by piece, as on any thread. The helper's may be sooner: then the
         // thread goes on that was told of it. A request that he alone is to work on has no more time than he.
@@ -101,55 +106,15 @@ impl Help for Assisted {
     }
 }
 
-impl Queued {
-    fn is(&self, copy: &Assisted) -> bool {
-        std::ptr::eq(&raw const *self.copy, copy)
-    }
-}
-
-#[derive(Default)]
-struct Queue {
-    copies: VecDeque<Queued>,
-    threads: usize,
-    /// Of these, the ones that have nothing to work on: they sleep, look, or have just been started.
-    idle: usize,
-    /// Of these, the ones that come to see what there is, because a request counts on them.
-    coming: usize,
-    /// Threads that look for work without having to be woken.
-    looking: usize,
-    /// Of these, the ones that a request counts on.
-    claimed: usize,
-    stopped: bool,
-}
-
-impl Queue {
-    /// Threads that no request counts on.
-    fn free(&self) -> usize {
-        self.idle.saturating_sub(self.coming)
+impl Assisted {
+    /// Whose memory it is about.
+    fn peer(&self) -> &Arc<str> {
+        &self.copy.request().job().peer
     }
 
-    /// Counts on up to `helpers` threads, of which `started` are new; answers how many of them have to be woken.
-    fn claim(&mut self, helpers: usize, started: usize) -> usize {
-        let counted = self.free().min(helpers);
-        self.coming += counted;
-        let asleep = counted.saturating_sub(started);
-        let claimed = self.looking.saturating_sub(self.claimed).min(asleep);
-        self.claimed += claimed;
-        asleep - claimed
-    }
-
-    /// A thread was woken, or has been started.
-    fn came(&mut self) {
-        self.coming = self.coming.saturating_sub(1);
-    }
-
-    /// A thread that looked comes to see what there is.
-    fn looked(&mut self) {
-        self.looking = self.looking.saturating_sub(1);
-        if self.claimed > 0 {
-            self.claimed -= 1;
-            self.came();
-        }
+    /// Whether all that is left of it is to say that it has failed.
+    fn is_overdue(&self) -> bool {
+        self.copy.request().is_overdue()
     }
 }
 
@@ -201,7 +166,7 @@ impl HostCopier {
                 let most = seats.limit().min(THREAD_LIMIT);
                 (most, piece_bytes(length_bytes, most))
             }
-            None => (THREAD_LIMIT, PIECE_BYTES),
+            None => (WAITING_THREAD_LIMIT, PIECE_BYTES),
         };
         let copy =
             Arc::new(Assisted { copy: copy.in_pieces_of(piece_bytes), shared: Arc::downgrade(&self.shared) });
@@ -217,8 +182,14 @@ impl HostCopier {
             let own = usize::from(helped);
             let worth =
                 usize::try_from(length_bytes / HELPER_BYTES).unwrap_or(usize::MAX).saturating_sub(own);
-            let free = self.shared.seats.map_or(most, |seats| seats.room(own));
-            let helpers = worth.min(free).min(most).max(1 - own);
+            let helpers = match (&queue.shares, self.shared.seats) {
+                // One comes even to a peer that may have no more of them, to see that the request ends in time.
+                (Some(shares), _) => worth.min(shares.room_for(copy.peer())).max(1),
+                (None, seats) => {
+                    let free = seats.map_or(most, |seats| seats.room(own));
+                    worth.min(free).min(most).max(1 - own)
+                }
+            };
             // Those that work on something may do so for long: a mover may wait for a peer that does not answer.
             let (before, more) = (queue.threads, helpers.saturating_sub(queue.free()));
             self.have_threads(&mut queue, before.saturating_add(more).min(most), 1 - own)?;
@@ -293,7 +264,8 @@ fn piece_bytes(length_bytes: u64, threads: usize) -> u64 {
 impl Shared {
     fn new(seats: Option<&'static Seats>) -> Self {
         Self {
-            queue: Mutex::default(),
+            // Threads that have seats do not wait for anybody.
+            queue: Mutex::new(Queue { shares: seats.is_none().then(Shares::default), ..Queue::default() }),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             helped: AtomicUsize::new(0),
@@ -309,10 +281,10 @@ impl Shared {
             let idle_since = Instant::now();
             let Some((copy, seat)) = self.next(looks) else { break };
             // Had it looked, would it have found this one?
-            looks = copy.copy.accepted().saturating_duration_since(idle_since) < IDLE_LIMIT;
+            looks = copy.copy.request().accepted().saturating_duration_since(idle_since) < IDLE_LIMIT;
             self.work(&copy, None);
             drop(seat);
-            self.queue.lock().idle += 1;
+            self.queue.lock().ends(&copy);
         }
         let mut queue = self.queue.lock();
         queue.threads = queue.threads.saturating_sub(1);
@@ -350,7 +322,7 @@ impl Shared {
         let mut queue = self.queue.lock();
         loop {
             if let Some(found) = self.choose(&queue) {
-                queue.idle = queue.idle.saturating_sub(1);
+                queue.begins(&found.0);
                 return Some(found);
             }
             if queue.stopped {
@@ -362,17 +334,18 @@ impl Shared {
                 self.look(Instant::now() + IDLE_LIMIT);
                 queue = self.queue.lock();
                 queue.looked();
-            } else {
+            } else if queue.copies.is_empty() || self.seats.is_some() {
                 self.changed.wait(&mut queue);
+                queue.came();
+            } else if !self.changed.wait_for(&mut queue, HELD_BACK_LOOK).timed_out() {
                 queue.came();
             }
         }
     }
 
-    /// A request that needs a thread, or one for which there is a core. At the end, any.
+    /// A request that needs a thread, or one for which there is a core, and a seat for it.
     fn choose(&self, queue: &Queue) -> Option<(Arc<Assisted>, Option<Seat<'static>>)> {
-        let alone = queue.copies.iter().find(|queued| !queued.helped || queue.stopped);
-        if let Some(queued) = alone {
+        if let Some(queued) = queue.first_alone() {
             return Some((Arc::clone(&queued.copy), self.seats.map(Seats::help)));
         }
         let queued = queue.copies.front()?;

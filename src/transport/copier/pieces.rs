@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -66,9 +65,8 @@ impl Copy {
         self.starts.last().copied().unwrap_or(0)
     }
 
-    /// When the transport took it.
-    pub(super) fn accepted(&self) -> Instant {
-        self.request.accepted()
+    pub(super) fn request(&self) -> &Request {
+        &self.request
     }
 
     /// Takes pieces until none is left, or until `until`. Whether none is left.

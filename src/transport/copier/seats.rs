@@ -2,15 +2,20 @@
 //!
 //! Callers copy in any case; the threads of a pool help where there is room. A caller that has just ended one request
 //! is about to come with the next, so that for some milliseconds its core is not taken for free.
+//!
+//! A child after `fork` has none of the threads that its parent counts, and begins with a count of its own.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
+
+use crate::memory::process_id;
 
 /// Cores that this process may use. The kernel and the container are asked once: it takes tens of microseconds.
 static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
-/// Those of the process, whichever engine's memory they copy.
+/// Those of the first process that asked, whichever engine's memory its threads copy; behind them those of its
+/// children.
 static SEATS: LazyLock<Seats> = LazyLock::new(|| Seats::new(*CORES));
 
 /// Callers of this and of the last such time are expected again.
@@ -23,6 +28,10 @@ const MASK: u64 = (1 << BITS) - 1;
 /// A count of threads that copy, and how many may.
 #[derive(Debug)]
 pub(super) struct Seats {
+    /// Whose threads are counted.
+    process: u32,
+    /// For a child of that process. Written by children alone, each in its own memory.
+    child: OnceLock<Box<Self>>,
     limit: usize,
     callers: AtomicUsize,
     helpers: AtomicUsize,
@@ -38,6 +47,8 @@ pub(super) struct Seat<'a>(&'a AtomicUsize);
 impl Seats {
     pub(super) fn new(limit: usize) -> Self {
         Self {
+            process: process_id(),
+            child: OnceLock::new(),
             limit,
             callers: AtomicUsize::new(0),
             helpers: AtomicUsize::new(0),
@@ -46,9 +57,13 @@ impl Seats {
         }
     }
 
-    /// Those of this process: one for each core.
+    /// Those of this process: one for each core. To be asked when an engine is made, since a child makes its own.
     pub(super) fn of_process() -> &'static Self {
-        &SEATS
+        let mut seats: &'static Self = &SEATS;
+        while seats.process != process_id() {
+            seats = seats.child.get_or_init(|| Box::new(Self::new(*CORES)));
+        }
+        seats
     }
 
     /// For a caller.
@@ -125,6 +140,7 @@ impl Drop for Seat<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::owner::tests::in_a_child;
 
     #[test]
     fn helpers_get_what_callers_leave() {
@@ -152,6 +168,29 @@ mod tests {
         assert_eq!(most_callers(recent(7, 2, 3), 7), (2, 3));
         assert_eq!(most_callers(recent(7, 2, 3), 8), (3, 0));
         assert_eq!(most_callers(recent(7, 2, 3), 9), (0, 0));
+    }
+
+    #[test]
+    fn a_child_has_all_its_seats() {
+        let seats = Seats::of_process();
+        let taken: Vec<_> = (0..seats.limit()).map(|_| (seats.call(), seats.help())).collect();
+        assert_eq!((seats.room(0), seats.help_if_room().is_some()), (0, false));
+        let all_are_free = || {
+            let own = Seats::of_process();
+            let all = own.room(0) == own.limit() && own.help_if_room().is_some();
+            // What was taken before the fork may be given back in the child, too.
+            let given_back = seats.help();
+            drop(given_back);
+            all && own.room(0) == own.limit() && std::ptr::eq(own, Seats::of_process())
+        };
+        assert!(in_a_child(all_are_free));
+        assert!(in_a_child(|| {
+            let own = Seats::of_process();
+            let _taken = own.call();
+            in_a_child(all_are_free) && own.room(0) + 1 == own.limit()
+        }));
+        assert_eq!(seats.room(0), 0, "a child's seats are not its parent's");
+        drop(taken);
     }
 
     #[test]

@@ -26,8 +26,13 @@ fn mover(does: impl Fn() + Send + Sync + 'static) -> Arc<dyn Mover> {
 
 /// A request of one extent, and its batch.
 fn request(length_bytes: u64) -> (Arc<Request>, Arc<Batch>) {
+    request_of("peer", length_bytes, SOON)
+}
+
+/// The same of a peer, with a time limit.
+fn request_of(peer: &str, length_bytes: u64, limit: Duration) -> (Arc<Request>, Arc<Batch>) {
     let batch = Arc::new(Batch::new(1).unwrap());
-    let deadline = Deadline::after(SOON);
+    let deadline = Deadline::after(limit);
     let submission = Submission::start(&batch, [length_bytes], deadline).unwrap();
     let extent =
         Extent { local: 1 << 40, remote: 1 << 41, length_bytes, first_task: 0, task_count: 1, skip_bytes: 0 };
@@ -40,7 +45,7 @@ fn request(length_bytes: u64) -> (Arc<Request>, Arc<Batch>) {
         local_device: None,
         remote_device: None,
         route: Route::Any,
-        peer: Arc::from("peer"),
+        peer: Arc::from(peer),
     });
     (request, batch)
 }
@@ -66,6 +71,86 @@ fn a_mover_that_waits_holds_up_no_other_request() {
     finishes(&second);
 }
 
+/// What waits for a peer that stands still, until it is dropped.
+struct Stands {
+    gate: Arc<(Mutex<bool>, Condvar)>,
+    mover: Arc<dyn Mover>,
+}
+
+impl Stands {
+    fn new() -> Self {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let shared = Arc::clone(&gate);
+        let mover = mover(move || {
+            let mut open = shared.0.lock();
+            while !*open {
+                assert!(!shared.1.wait_for(&mut open, SOON).timed_out(), "nobody has opened the gate");
+            }
+        });
+        Self { gate, mover }
+    }
+}
+
+impl Drop for Stands {
+    fn drop(&mut self) {
+        *self.gate.0.lock() = true;
+        self.gate.1.notify_all();
+    }
+}
+
+#[test]
+fn peers_that_stand_still_hold_up_no_other() {
+    let copier = HostCopier::that_waits("test-still");
+    let stands = Stands::new();
+    let mut held = Vec::new();
+    for peer in 0..5 {
+        for _ in 0..8 {
+            let (request, batch) = request_of(&format!("still {peer}"), 8 * PIECE_BYTES, SOON);
+            copier.submit(&request, &stands.mover).unwrap();
+            held.push(batch);
+        }
+        // Long and short, one behind another.
+        for length_bytes in [1000, 8 * PIECE_BYTES, 1000] {
+            let (request, batch) = request_of("works", length_bytes, SOON);
+            copier.submit(&request, &mover(|| ())).unwrap();
+            finishes(&batch);
+        }
+    }
+    assert!(copier.shared.queue.lock().threads <= WAITING_THREAD_LIMIT);
+    assert!(held.iter().all(|batch| !batch.is_finished()));
+    drop(stands);
+    held.iter().for_each(|batch| finishes(batch));
+    copier.stop();
+    copier.wait_stopped(Deadline::after(SOON)).unwrap();
+}
+
+#[test]
+fn what_waits_behind_a_peer_that_stands_still_ends_in_time() {
+    let copier = HostCopier::that_waits("test-behind");
+    let stands = Stands::new();
+    let (request, first) = request_of("still", 8 * PIECE_BYTES, SOON);
+    copier.submit(&request, &stands.mover).unwrap();
+    let until = Deadline::after(SOON);
+    while copier.shared.queue.lock().shares.as_ref().unwrap().room_for(&Arc::from("still")) > 0 {
+        assert!(!until.expired(), "the peer does not get the threads that it may have");
+        std::thread::yield_now();
+    }
+    // Of the same peer, with less time, and given up.
+    let (request, late) = request_of("still", 1000, Duration::from_millis(5));
+    copier.submit(&request, &stands.mover).unwrap();
+    let (request, cancelled) = request_of("still", 1000, SOON);
+    copier.submit(&request, &stands.mover).unwrap();
+    cancelled.stop(crate::batch::Stop::Cancelled);
+    for (batch, code) in [(&late, Code::Timeout), (&cancelled, Code::Cancelled)] {
+        let waited = batch.wait(Deadline::after(SOON));
+        assert!(matches!(waited, Waited::Finished(outcome) if outcome.failed == 1), "{waited:?}");
+        assert_eq!(batch.first_error().map(|error| error.code()), Some(code));
+    }
+    assert!(!first.is_finished());
+    drop(stands);
+    finishes(&first);
+}
+
 #[test]
 fn who_helps_has_his_own_deadline() {
     let copier = HostCopier::new("test-deadline");
@@ -86,6 +171,34 @@ fn who_helps_has_his_own_deadline() {
     // One piece may have been begun a moment before.
     assert!(late.load(Ordering::Relaxed) <= 1, "{late:?} pieces were begun after the helper's deadline");
     drop(waited);
+    finishes(&batch);
+}
+
+/// Help that sleeps until the batch is over, or the deadline comes.
+struct Sleeps;
+
+impl Help for Sleeps {
+    fn may_sleep(&self) -> bool {
+        true
+    }
+
+    fn help(&self, batch: &Batch, deadline: Deadline) {
+        while !batch.is_finished() && !deadline.expired() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn who_waits_copies_before_he_sleeps_for_others() {
+    let copier = HostCopier::new("test-order");
+    let (request, batch) = request(INLINE_LIMIT_BYTES + 1);
+    batch.expect_wait();
+    let sleeps: Arc<dyn Help> = Arc::new(Sleeps);
+    assert!(batch.offer(Arc::downgrade(&sleeps)));
+    // So short that no thread comes for it.
+    copier.submit(&request, &mover(|| ())).unwrap();
+    assert_eq!(copier.shared.queue.lock().threads, 0);
     finishes(&batch);
 }
 
@@ -113,18 +226,4 @@ fn what_is_submitted_while_somebody_begins_to_wait_is_worked_on_and_let_go() {
     }
     assert_eq!(copier.shared.helped.load(Ordering::Relaxed), 0);
     assert_eq!(copier.shared.alone.load(Ordering::Relaxed), 0);
-}
-
-#[test]
-fn two_requests_do_not_count_on_the_same_thread() {
-    let mut queue = Queue { threads: 2, idle: 2, looking: 1, ..Queue::default() };
-    assert_eq!(queue.claim(1, 0), 0, "one looks");
-    assert_eq!(queue.claim(1, 0), 1, "the other has to be woken");
-    assert_eq!((queue.free(), queue.claim(1, 0)), (0, 0), "nobody is left");
-    queue.looked();
-    assert_eq!((queue.looking, queue.claimed, queue.free()), (0, 0, 1));
-    queue.came();
-    assert_eq!(queue.free(), 2);
-    queue.idle += 1;
-    assert_eq!(queue.claim(2, 1), 1, "who has just been started is awake");
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::peer::TcpPeer;
-use crate::batch::Submission;
+use crate::batch::{Batch, Submission};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Stage};
 use crate::plan::{Direction, Extent};
@@ -155,6 +155,11 @@ impl Transfer {
             cursor.offset_bytes = offset_bytes.saturating_add(length_bytes);
         }
         Some(piece)
+    }
+
+    /// What its tasks belong to.
+    pub(super) fn batch(&self) -> &Batch {
+        self.submission.batch()
     }
 
     /// Write to the peer, or read from it.

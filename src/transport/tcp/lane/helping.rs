@@ -1,5 +1,7 @@
 //! Who waits for a small transfer looks after its connection meanwhile: the answer then wakes the thread that wants
 //! it, and not first a loop that has to wake that one. On virtual machines a wake-up costs more than such a transfer.
+//! He stays for as long as something of his own is under way there: what is left of his batch may end elsewhere, and
+//! who sleeps here would not hear of it.
 //!
 //! The loop is told to look away as long as that lasts. Invariant: whoever stops helping has the loop look again,
 //! which raises an event if something has come in between; deadlines are the loop's business all the time.
@@ -12,7 +14,7 @@ use mio::net::TcpStream;
 
 use super::failure::io_error;
 use super::{Lane, Phase, State};
-use crate::batch::Help;
+use crate::batch::{Batch, Help};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::memory::io::wait_readable;
@@ -25,10 +27,14 @@ const SLICE: Duration = Duration::from_millis(5);
 const PATIENCE: usize = 8;
 
 impl Help for Lane {
-    fn help(&self, over: &dyn Fn() -> bool, deadline: Deadline) {
-        let Some(stream) = self.take_over() else { return };
+    fn may_sleep(&self) -> bool {
+        true
+    }
+
+    fn help(&self, batch: &Batch, deadline: Deadline) {
+        let Some(stream) = self.take_over(batch) else { return };
         let mut in_vain = 0;
-        while !over() && in_vain < PATIENCE && !deadline.expired() {
+        while !batch.is_finished() && in_vain < PATIENCE && !deadline.expired() {
             let slice = SLICE.min(deadline.remaining());
             if !wait_readable(&*stream, slice) {
                 in_vain += 1;
@@ -43,7 +49,7 @@ impl Help for Lane {
                 lane.advance(state, peer, overs, false)
             });
             // Others may use the lane, too: what cannot be sent at once is for the loop, as is what they wait for.
-            let more = is_on(&state, &stream) && awaits(&state);
+            let more = is_on(&state, &stream) && awaits(&state, batch);
             drop(state);
             report(&mut overs);
             if turn != Turn::Waiting || !more || self.pushed.load(Ordering::SeqCst) {
@@ -60,16 +66,16 @@ fn is_on(state: &State, stream: &Arc<TcpStream>) -> bool {
     same && state.phase == Phase::Ready
 }
 
-/// Whether nothing is to be done but to wait for answers.
-fn awaits(state: &State) -> bool {
-    !state.requests.is_empty() && state.sent == state.requests.len()
+/// Whether nothing is to be done but to wait for answers, some of them for the batch.
+fn awaits(state: &State, batch: &Batch) -> bool {
+    state.sent == state.requests.len() && state.requests.iter().any(|request| request.is_of(batch))
 }
 
 impl Lane {
-    /// The stream, if everything on it was sent and nobody else has taken it.
-    fn take_over(&self) -> Option<Arc<TcpStream>> {
+    /// The stream, if everything on it was sent, the batch waits for it, and nobody else has taken it.
+    fn take_over(&self, batch: &Batch) -> Option<Arc<TcpStream>> {
         let mut state = self.state.lock();
-        let can = state.phase == Phase::Ready && awaits(&state) && state.watched != Watched::Nothing;
+        let can = state.phase == Phase::Ready && awaits(&state, batch) && state.watched != Watched::Nothing;
         let stream = state.stream.clone().filter(|_| can);
         // Without this the loop is woken as well, no more.
         let taken = stream.filter(|_| self.watch_for(&mut state, Watched::Nothing).is_ok());

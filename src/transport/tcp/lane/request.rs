@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::batch::Batch;
 use crate::transport::tcp::transfer::Piece;
 use crate::transport::tcp::wire::{HEADER_BYTES, Header};
 
@@ -21,6 +22,11 @@ impl Request {
         let (write, local, length_bytes) = (piece.transfer.is_write(), piece.local, piece.length_bytes);
         let header = Header { length_bytes, address: piece.remote, write, confirmed }.encode();
         Self { piece: Some(piece), header, write, local, length_bytes, taken_at: Instant::now() }
+    }
+
+    /// Whether somebody who waits for the batch waits for this.
+    pub(super) fn is_of(&self, batch: &Batch) -> bool {
+        self.piece.as_ref().is_some_and(|piece| std::ptr::eq(piece.transfer.batch(), batch))
     }
 
     pub(super) fn wire_bytes(&self) -> u64 {
