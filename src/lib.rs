@@ -80,6 +80,9 @@
 //! | `mct-handshake` | one per engine | answers upstream's handshake: descriptors, notes, probes |
 //! | `mct-control` | one per engine | reads and writes all control connections |
 //! | `mct-control-N` | few per engine, bounded | serves what peers ask on the control connection |
+//! | `mct-control-lost` | one per engine | tells the rest of the engine which peers were lost |
+//! | `mct-resolve` | one per name looked up, bounded, briefly | asks the resolver, which knows no deadline |
+//! | `mct-withdraw` | one per peer that is told, briefly | asks it to let go of memory and waits, bounded |
 //! | `mct-peer NAME` | one per peer, while it has work | connects, refreshes, sends notes |
 //! | `mct-npu-N` | one per device and process | registers memory, with the device bound |
 //! | `mct-channel-N` | one per channel | makes, feeds, completes and ends one communicator |
@@ -89,6 +92,8 @@
 //! | `mct-refresh` | one per engine that is told to refresh | asks for all peers' descriptors again |
 //! | `mct-entry` | one per engine that has a metadata service | looks whether the service still knows the engine, and tells it again |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
+//! | `mct-copy-npuN` | one per device whose memory is copied inside the process | queues copies on a stream of its own |
+//! | `mct-bounce-N` | few per engine | copies between NPU memory and the pinned memory that goes by TCP |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
 //! | `mct-bounce-N` | few per peer that is waited for, bounded | copies between a device and a peer's host memory, piece by piece |
 //! | `mct-huge` | one per engine, while registered memory becomes huge pages | asks the kernel for one after another |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import shutil
@@ -64,6 +65,12 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Installed:
     return Installed(sys.executable, tmp_path_factory.mktemp("environment") / "venv", wheel)
+
+
+def test_the_readme_installs_what_is_made(wheel):
+    command = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("make wheel && "))
+    pattern = command.rsplit("pip install ", 1)[1].replace("$(uname -m)", os.uname().machine)
+    assert fnmatch.fnmatch(f"dist/{wheel.name}", pattern), f"{pattern} is not dist/{wheel.name}"
 
 
 def test_name_and_contents(wheel):
