@@ -155,6 +155,7 @@
 //! | bytes that control connections hold | `control/pump.rs` | `MAX_HELD_BYTES` |
 //! | messages held back beside a slowed software NPU | `control/delay.rs` | `MAX_HELD_FRAMES` |
 //! | bytes queued to one peer | `control/connection.rs` | `MAX_QUEUED_BYTES` |
+//! | answers queued beyond that | `control/connection.rs` | `RESERVED_ANSWER_BYTES` |
 //! | questions to one peer without answer | `control/connection.rs` | `MAX_WAITING_REQUESTS` |
 //! | questions of one peer that are served | `control/connection.rs` | `MAX_SERVED_REQUESTS` |
 //! | threads that serve peers | `control/workers.rs` | `MAX_THREADS` |

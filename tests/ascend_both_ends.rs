@@ -10,6 +10,7 @@
 
 mod ascend_pair;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ascend_pair::*;
@@ -248,4 +249,30 @@ fn a_peer_that_ends_in_the_middle_fails_it_and_nothing_stays() {
         assert!(!outcome.is_success() && error.is_some(), "{outcome:?}");
         a.ascend.shutdown(soon()).unwrap();
     }
+}
+
+/// Slots of the peer's are for others while the same lanes have it launch what needs none.
+#[test]
+fn what_needs_no_slot_keeps_none() {
+    let (a, b, near, far) = nodes(&allowed());
+    let ended = AtomicBool::new(false);
+    let (blocks, staged) = (scattered(near, far), vec![(near, far, LENGTH); 20]);
+    std::thread::scope(|scope| {
+        let begun = a.start_by(&b, Direction::Write, &staged, soon(), STAGED).0;
+        // Never a moment without something to launch.
+        for _ in 0..4 {
+            let (a, b, blocks, ended) = (&a, &b, &blocks, &ended);
+            scope.spawn(move || {
+                while !ended.load(Ordering::Acquire) {
+                    a.must_transfer(b, Direction::Write, blocks);
+                }
+            });
+        }
+        let (outcome, _) = finished(&begun);
+        let by_peers_bytes = a.ascend.staged().by_peers_bytes;
+        let free = wait_until(LONG, || b.ascend.staged().slots_in_use == 0);
+        let launched = wait_until(LONG, || a.ascend.staged().by_peers_bytes > by_peers_bytes);
+        ended.store(true, Ordering::Release);
+        assert!(outcome.is_success() && free && launched, "{:?}", b.ascend.staged());
+    });
 }

@@ -18,6 +18,7 @@ use mooncake::deadline::Deadline;
 use mooncake::error::Code;
 use mooncake::memory::{HugePages, MemoryKind, SharedMemory};
 use mooncake::plan::Direction;
+use mooncake_test_support::detour::Way;
 use mooncake_test_support::wait_until;
 
 const HOST_FAR: Ends = Ends { remote_host: true, ..STAGED };
@@ -559,6 +560,99 @@ fn the_slots_of_a_lost_peer_are_lent_again() {
     );
     let near = c.buffer(2 * MIB);
     c.must_transfer_by(&b, Direction::Write, &[(near, far, 2 * MIB)], STAGED);
+}
+
+/// Nobody finds a peer silent that is held up.
+fn patient(config: Config) -> Config {
+    Config {
+        control_ping_interval: std::time::Duration::from_secs(600),
+        control_silence_limit: std::time::Duration::from_secs(1800),
+        ..config
+    }
+}
+
+#[test]
+fn a_slot_that_is_granted_while_nothing_has_room_is_not_lost() {
+    let (a, b) = pair(&patient(scarce()));
+    let detour = a.connect_by_detour(&b);
+    let connection = a.connect(&b);
+    detour.hold(Way::Back);
+    let back = b.control.connection(&a.incarnation).unwrap();
+    fill(&back);
+    let open = Message::OpenSlot { protocol: STAGED_PROTOCOL, device: -1, wait_ms: 1000 };
+    let pending = connection.ask(&open).unwrap();
+    assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 1));
+    assert_eq!(back.send(Message::Withdrawn).unwrap_err().code(), Code::TooManyRequests);
+    detour.let_go(Way::Back);
+    let answer = pending.wait(soon()).unwrap();
+    let Some(Message::SlotGranted(SlotGrant { device, slot, sequence, .. })) = answer else {
+        panic!("{answer:?}, and the slot is lent")
+    };
+    let which = SlotUse { device, slot, sequence };
+    connection.request(Message::ReleaseSlot(which), soon()).unwrap();
+    assert_eq!(b.ascend.staged().slots_in_use, 0);
+}
+
+#[test]
+fn a_slot_that_cannot_be_given_back_just_now_is_given_back_later() {
+    let one = patient(Config { staged_slots: 1, ..scarce() });
+    let (a, b) = pair(&one);
+    let c = node_with(2, &one, false);
+    let (to_b, to_c) = (a.connect_by_detour(&b), a.connect_by_detour(&c));
+    let (near, far, other) = (a.buffer(2 * MIB), b.buffer(2 * MIB), c.buffer(2 * MIB));
+    // What is needed is there, so that the rest is about slots only.
+    for (node, remote) in [(&b, far), (&c, other)] {
+        a.must_transfer_by(node, Direction::Write, &[(near, remote, MIB)], STAGED);
+    }
+    assert!(wait_until(LONG, || b.ascend.staged().slots_in_use + c.ascend.staged().slots_in_use == 0));
+    // One that gets no answer any more keeps the only slot of this side.
+    let write = |node: &Node, remote| {
+        let (batch, submitted) =
+            a.start_by(node, Direction::Write, &vec![(near, remote, 2 * MIB); 200], soon(), STAGED);
+        submitted.unwrap();
+        batch
+    };
+    let held_up = write(&c, other);
+    let keeps = || {
+        to_c.hold(Way::Back);
+        let keeps = stands_still(&a);
+        if !keeps {
+            to_c.let_go(Way::Back);
+        }
+        keeps
+    };
+    assert!(wait_until(LONG, keeps), "{:?}", a.ascend.staged());
+    // The other has its slot at the peer, and waits.
+    let waits = write(&b, far);
+    assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 1));
+    to_b.hold(Way::There);
+    let connection = a.connect(&b);
+    fill(&connection);
+    waits.stop(Stop::Cancelled);
+    assert!(!finished(&waits).0.is_success());
+    // Time to have tried; not needed to pass.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(b.ascend.staged().slots_in_use, 1);
+    to_b.let_go(Way::There);
+    assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 0), "{:?}", b.ascend.staged());
+    assert!(connection.is_alive());
+    to_c.let_go(Way::Back);
+    held_up.stop(Stop::Cancelled);
+    finished(&held_up);
+    a.must_transfer_by(&b, Direction::Write, &[(near, far, MIB)], STAGED);
+    for node in [&a, &b, &c] {
+        assert!(wait_until(LONG, || node.ascend.staged().slots_in_use == 0), "{:?}", node.ascend.staged());
+    }
+}
+
+/// Whether a slot of the node is in use all the time, and nothing moves.
+fn stands_still(node: &Node) -> bool {
+    let before = node.ascend.staged();
+    (0..200).all(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let now = node.ascend.staged();
+        now.slots_in_use > 0 && now.moved_bytes == before.moved_bytes
+    })
 }
 
 #[test]

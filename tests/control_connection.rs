@@ -19,6 +19,7 @@ use mooncake::control::{Connection, Control, Handler, Hello, Message};
 use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
 use mooncake::error::{Code, Error, Result, Stage};
+use mooncake_test_support::detour::{Detour, Way};
 use mooncake_test_support::loopback;
 use parking_lot::Mutex;
 
@@ -403,4 +404,79 @@ fn messages_are_held_back_for_as_long_as_asked() {
     drop(connection);
     a.control.shutdown();
     assert_eq!(b.next_loss().0, a.incarnation);
+}
+
+/// Sends until nothing more has room, not even the shortest message.
+fn fill(connection: &Connection) {
+    let text = |length: usize| Message::CloseChannel { channel: "x".repeat(length) };
+    // More than once: the loop takes some to the socket until that is full, too.
+    let mut refused = 0;
+    while refused < 50 {
+        for length in [1 << 20, 16 << 10, 256, 0] {
+            while connection.send(text(length)).is_ok() {
+                refused = 0;
+            }
+        }
+        refused += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Two that find nobody silent, joined by a way that can be held up.
+fn joined_by_detour() -> (Peer, Peer, Detour, Arc<Connection>) {
+    let patient = Config {
+        control_ping_interval: Duration::from_secs(600),
+        control_silence_limit: Duration::from_secs(1800),
+        ..config()
+    };
+    let (a, b) = (peer_with(&patient, None), peer_with(&patient, None));
+    let detour = Detour::to(b.control.port());
+    let connection = a.control.connect(&loopback::host(), detour.port(), &b.incarnation, soon()).unwrap();
+    connection.request(Message::Withdrawn, soon()).unwrap();
+    (a, b, detour, connection)
+}
+
+#[test]
+fn answers_have_room_when_nothing_else_has() {
+    let (a, b, detour, connection) = joined_by_detour();
+    detour.hold(Way::Back);
+    let back = b.back(&a);
+    fill(&back);
+    let before = b.handler.handled.load(Ordering::SeqCst);
+    let pending: Vec<_> = (0..100).map(|_| connection.ask(&Message::Withdrawn).unwrap()).collect();
+    wait_for(|| (b.handler.handled.load(Ordering::SeqCst) == before + 100).then_some(()));
+    assert_eq!(back.send(Message::Withdrawn).unwrap_err().code(), Code::TooManyRequests);
+    detour.let_go(Way::Back);
+    for pending in pending {
+        assert_eq!(pending.wait(soon()).unwrap(), Some(Message::Done), "an answer was lost");
+    }
+    assert!(connection.is_alive() && back.is_alive());
+    wait_for(|| back.send(Message::Withdrawn).ok());
+}
+
+#[test]
+fn a_peer_that_lets_its_answers_pile_up_is_lost() {
+    let (a, b, detour, connection) = joined_by_detour();
+    detour.hold(Way::Back);
+    let back = b.back(&a);
+    fill(&back);
+    // Each is asked when those before are answered, and is so one of few that are served.
+    let deadline = Deadline::after(3 * LONG);
+    let mut pending = Vec::new();
+    while back.is_alive() {
+        assert!(!deadline.expired(), "all answers have room");
+        let before = b.handler.handled.load(Ordering::SeqCst);
+        pending = (0..100).filter_map(|_| connection.ask(&Message::Withdrawn).ok()).collect();
+        let answered = || b.handler.handled.load(Ordering::SeqCst) == before + 100;
+        wait_for(|| (answered() || !back.is_alive()).then_some(()));
+    }
+    let (who, why) = b.next_loss();
+    assert_eq!((who, why.code()), (a.incarnation.clone(), Code::TooManyRequests), "{why}");
+    // Who asked hears of the end, too.
+    detour.let_go(Way::Back);
+    assert_eq!(a.next_loss().0, b.incarnation);
+    assert!(
+        pending.into_iter().all(|one| !matches!(one.wait(soon()), Ok(None))),
+        "somebody waits for nobody"
+    );
 }

@@ -1,7 +1,8 @@
 //! The place for the answer to a peer's request.
 //!
-//! Invariants: a request is answered once; an answer that is dropped tells the peer that the request failed, so that
-//! it never waits for nobody; the request counts as being served until then.
+//! Invariants: a request is answered once; an answer that is dropped tells the peer that the request failed, and one
+//! that cannot be queued ends the connection, so that the peer never waits for nobody; the request counts as being
+//! served until then.
 
 use std::sync::Arc;
 
@@ -30,10 +31,12 @@ impl Answer {
     fn send(&mut self, reply: &Message) {
         self.given = true;
         self.connection.end_request();
-        // A connection that ended meanwhile has nobody who waits for the reply.
-        let _ = encode(Kind::Reply, self.request_id, reply)
-            .or_else(|error| encode(Kind::Reply, self.request_id, &Message::from(&error)))
-            .and_then(|frame| self.connection.queue(frame));
+        let frame = encode(Kind::Reply, self.request_id, reply)
+            .or_else(|error| encode(Kind::Reply, self.request_id, &Message::from(&error)));
+        match frame {
+            Ok(frame) => self.connection.queue_answer(frame),
+            Err(error) => log::error!("no answer to a control request: {error}"),
+        }
     }
 }
 

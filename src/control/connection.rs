@@ -2,7 +2,8 @@
 //!
 //! Invariants: everything a user does here is queued for the loop and never touches the socket; queue, requests
 //! in flight and the inbox are bounded; once the connection is over, each request that waits and each later call
-//! gets the reason.
+//! gets the reason. No answer is lost while the connection lives: there is room for answers beside all else that
+//! waits, and a peer that lets that fill up, too, loses the connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -19,6 +20,9 @@ use crate::error::{Code, Error, Result, Stage};
 
 /// Bytes that wait to be written to one peer.
 pub const MAX_QUEUED_BYTES: usize = 32 << 20;
+
+/// Bytes of answers that may wait beyond [`MAX_QUEUED_BYTES`]: whoever asked waits for them, however full it is.
+pub const RESERVED_ANSWER_BYTES: usize = 1 << 20;
 
 /// Requests of ours that wait for the answer of one peer.
 pub const MAX_WAITING_REQUESTS: usize = 4096;
@@ -47,6 +51,21 @@ impl Link {
 struct Output {
     frames: VecDeque<Vec<u8>>,
     queued_bytes: usize,
+    /// Why the connection has to end: an answer had no room.
+    overflow: Option<Error>,
+}
+
+impl Output {
+    fn push(&mut self, frame: Vec<u8>, limit_bytes: usize) -> Result<()> {
+        let queued_bytes = self.queued_bytes.saturating_add(frame.len());
+        if queued_bytes > limit_bytes {
+            let text = format!("{} bytes wait to be sent to the peer", self.queued_bytes);
+            return Err(Error::new(Code::TooManyRequests, Stage::Connect, text));
+        }
+        self.queued_bytes = queued_bytes;
+        self.frames.push_back(frame);
+        Ok(())
+    }
 }
 
 #[derive(Default)]
@@ -198,18 +217,30 @@ impl Connection {
         if !self.is_alive() {
             return Err(self.why_over());
         }
-        {
-            let mut output = self.output.lock();
-            let queued_bytes = output.queued_bytes.saturating_add(frame.len());
-            if queued_bytes > MAX_QUEUED_BYTES {
-                let text = format!("{} bytes wait to be sent to the peer", output.queued_bytes);
-                return Err(self.named(Error::new(Code::TooManyRequests, Stage::Connect, text)));
-            }
-            output.queued_bytes = queued_bytes;
-            output.frames.push_back(frame);
-        }
+        self.output.lock().push(frame, MAX_QUEUED_BYTES).map_err(|error| self.named(error))?;
         self.announce();
         Ok(())
+    }
+
+    /// Queues an answer. Without room for it the connection ends: the peer would wait for nobody.
+    pub(super) fn queue_answer(&self, frame: Vec<u8>) {
+        // One that ended meanwhile has nobody who waits.
+        if !self.is_alive() {
+            return;
+        }
+        {
+            let mut output = self.output.lock();
+            if let Err(error) = output.push(frame, MAX_QUEUED_BYTES.saturating_add(RESERVED_ANSWER_BYTES)) {
+                output.overflow.get_or_insert(error);
+            }
+        }
+        self.announce();
+    }
+
+    /// Why the loop has to end the connection, if it has.
+    pub(super) fn overflow(&self) -> Option<Error> {
+        // Under the lock of the queue, as `next_frame`: what is set later is announced again.
+        self.output.lock().overflow.clone()
     }
 
     /// The next frame to write, for the loop.

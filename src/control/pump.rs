@@ -417,7 +417,7 @@ impl Pump {
             Kind::Reply => connection.answer(header.request_id, body),
             Kind::Request => self.serve_request(connection, header.request_id, body)?,
             Kind::OneWay => match serde_json::from_slice(&body) {
-                Ok(Message::Ping) => connection.send(Message::Pong)?,
+                Ok(Message::Ping) => connection.queue_answer(encode(Kind::OneWay, 0, &Message::Pong)?),
                 Ok(Message::Pong) => {}
                 Ok(Message::Bye) => connection.said_goodbye(),
                 Ok(message) => {
@@ -452,7 +452,8 @@ impl Pump {
         }
         let text = "too many control requests of this peer are being handled";
         let error = Error::new(Code::TooManyRequests, Stage::Connect, text);
-        connection.queue(encode(Kind::Reply, request_id, &Message::from(&error))?)
+        connection.queue_answer(encode(Kind::Reply, request_id, &Message::from(&error))?);
+        Ok(())
     }
 
     fn write(&mut self, token: usize) -> Result<(), End> {
@@ -465,7 +466,12 @@ impl Pump {
                     socket.written = 0;
                 }
             }
-            Role::Open(connection) => connection.clear_announcement(),
+            Role::Open(connection) => {
+                connection.clear_announcement();
+                if let Some(why) = connection.overflow() {
+                    return Err(End::Lost(why));
+                }
+            }
         }
         loop {
             let rest = socket.frame.get(socket.written..).unwrap_or_default();

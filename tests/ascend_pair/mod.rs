@@ -26,7 +26,8 @@ use mooncake::transport::ascend::raw::CopyKind;
 use mooncake::transport::ascend::staged::{Held, Memory};
 use mooncake::transport::ascend::{Ascend, Runtime};
 use mooncake::transport::{Job, Route};
-use mooncake_test_support::artifacts;
+use mooncake_test_support::detour::Detour;
+use mooncake_test_support::{artifacts, loopback};
 
 pub const MIB: u64 = 1 << 20;
 pub const LONG: Duration = Duration::from_secs(30);
@@ -249,6 +250,13 @@ impl Node {
         self.control.connect("127.0.0.1", to.control.port(), &to.incarnation, soon()).unwrap()
     }
 
+    /// Connects by a way that can be held up; whatever follows between the two goes over it.
+    pub fn connect_by_detour(&self, to: &Self) -> Detour {
+        let detour = Detour::to(to.control.port());
+        self.control.connect(&loopback::host(), detour.port(), &to.incarnation, soon()).unwrap();
+        detour
+    }
+
     pub fn start(
         &self,
         to: &Self,
@@ -335,6 +343,22 @@ pub fn finished(batch: &Batch) -> (Outcome, Option<Error>) {
     match batch.wait(Deadline::after(LONG * 2)) {
         Waited::Finished(outcome) => (outcome, batch.first_error()),
         other => panic!("{other:?}"),
+    }
+}
+
+/// Sends until nothing more has room, not even what is short.
+pub fn fill(connection: &Connection) {
+    let text = |length: usize| Message::CloseChannel { channel: "x".repeat(length) };
+    // More than once: the loop takes some to the socket until that is full, too.
+    let mut refused = 0;
+    while refused < 50 {
+        for length in [1 << 20, 16 << 10, 256, 0] {
+            while connection.send(text(length)).is_ok() {
+                refused = 0;
+            }
+        }
+        refused += 1;
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`skip()`]: a test that cannot run here is counted and says why.
 //! - [`artifacts`]: where the libraries and programs of this build are.
+//! - [`detour`]: a TCP connection that can be held up.
 //! - [`Child`]: a child process that is stopped by its own id, with its output captured.
 //! - [`documented_bounds`]: a crate's documented bounds, held against its constants.
 //! - [`wait_until`]: a bounded wait on a condition, instead of a sleep.
@@ -16,6 +17,7 @@
 pub mod artifacts;
 mod bounds;
 mod child;
+pub mod detour;
 pub mod loopback;
 mod npu;
 pub mod peers;

@@ -337,7 +337,6 @@ impl Agent {
     /// Makes sure that there is a thread for what was queued.
     fn want_thread(&self, mut state: parking_lot::MutexGuard<'_, State>, station: &Arc<Station>) {
         let start = state.threads < AGENT_THREADS;
-        let first = state.threads == 0;
         if start {
             state.threads = state.threads.saturating_add(1);
         }
@@ -354,7 +353,8 @@ impl Agent {
             log::error!("no thread for the relay agent: {error}");
             let mut state = self.state.lock();
             state.threads = state.threads.saturating_sub(1);
-            if first {
+            // Another one may have been started meanwhile, and then all of this is its.
+            if state.threads == 0 {
                 // Dropped answers tell the peers.
                 let (waiting, tasks) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.tasks));
                 for lent in &mut state.lent {

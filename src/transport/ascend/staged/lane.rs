@@ -3,11 +3,13 @@
 //! A write gathers local blocks into a slot of ours, puts that into a slot the peer has lent, and asks the peer's
 //! agent to scatter it; a read is the same the other way round. The peer's slot is asked for first, so that no slot of
 //! ours waits for a peer that does not answer; it is kept for the next piece, and given back when there is none for a
-//! moment.
+//! moment, or when the next one needs no slot.
 //!
 //! Invariants: a piece is over only when nothing of it runs, here or at the peer: a request that must stop stops the
 //! wire by its batch and the agent by a message, and then waits for both. Only the end of the connection ends the
-//! wait for the agent.
+//! wait for the agent. A slot that the agent counts as lent to this lane is the one in hand, the one asked for, or the
+//! one owed, of each at most one; while the connection lives and the route is open, the lane ends only when there is
+//! none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,9 @@ struct Lane<'a> {
     grant: Option<SlotGrant>,
     /// A slot was asked for and the answer is not there yet.
     asked: Option<Pending>,
+    /// A slot that is not ours any more, of which the agent could not be told yet: too much waited to be sent. It is
+    /// told before another one is asked for.
+    owed: Option<SlotUse>,
     /// Others wait for the slot that is lent to us.
     wanted: bool,
 }
@@ -54,6 +59,7 @@ pub fn run(route: &Arc<Route>, staged: &Arc<Staged>) {
         copier: Copier::new(route.station().device(), route.station().gate()),
         grant: None,
         asked: None,
+        owed: None,
         wanted: false,
     };
     let mut counted = Counted { route, in_order: false };
@@ -63,6 +69,8 @@ pub fn run(route: &Arc<Route>, staged: &Arc<Staged>) {
             lane.finish(piece);
             if lane.wanted {
                 lane.release();
+            } else {
+                let _ = lane.owes();
             }
             let _ = route.look();
             next = route.next_before(Deadline::after(KEEP));
@@ -108,6 +116,8 @@ impl Watch for PieceWatch<'_> {
 impl Lane<'_> {
     fn finish(&mut self, piece: Piece) {
         let moved = if piece.work.is_from_both_ends() {
+            // It may take long, and others can use the slot meanwhile.
+            self.release();
             self.launch_piece(&piece)
         } else {
             self.move_piece(&piece).inspect(|()| self.staged.count(piece.length_bytes))
@@ -273,21 +283,10 @@ impl Lane<'_> {
                 }
                 return Err(nonsense());
             }
-            let pending = match self.asked.take() {
-                Some(pending) => pending,
-                None => self.route.connection().ask(&Message::OpenSlot {
-                    protocol: STAGED_PROTOCOL,
-                    device: self.route.remote_device(),
-                    wait_ms: u64::try_from(GRANT_WAIT.as_millis()).unwrap_or(u64::MAX),
-                })?,
-            };
-            match pending.wait(Route::slice()) {
-                Ok(Some(answer)) => self.grant = Some(granted(answer)?),
-                Ok(None) => self.asked = Some(pending),
-                Err(error) if matches!(error.code(), Code::Busy | Code::TooManyRequests) => {
-                    std::thread::sleep(GRANT_PAUSE);
-                }
-                Err(error) => return Err(no_agent(error)),
+            if self.owes() {
+                std::thread::sleep(GRANT_PAUSE);
+            } else {
+                self.ask()?;
             }
             let _ = self.route.look();
             if self.grant.is_none()
@@ -296,6 +295,27 @@ impl Lane<'_> {
                 return Err(error);
             }
         }
+    }
+
+    /// Asks for a slot if none is asked for, and waits a moment for the answer.
+    fn ask(&mut self) -> Result<()> {
+        let pending = match self.asked.take() {
+            Some(pending) => pending,
+            None => self.route.connection().ask(&Message::OpenSlot {
+                protocol: STAGED_PROTOCOL,
+                device: self.route.remote_device(),
+                wait_ms: u64::try_from(GRANT_WAIT.as_millis()).unwrap_or(u64::MAX),
+            })?,
+        };
+        match pending.wait(Route::slice()) {
+            Ok(Some(answer)) => self.grant = Some(granted(answer)?),
+            Ok(None) => self.asked = Some(pending),
+            Err(error) if matches!(error.code(), Code::Busy | Code::TooManyRequests) => {
+                std::thread::sleep(GRANT_PAUSE);
+            }
+            Err(error) => return Err(no_agent(error)),
+        }
+        Ok(())
     }
 
     /// Slot to slot, over the channel.
@@ -398,34 +418,54 @@ impl Lane<'_> {
         }
     }
 
-    /// Gives the peer's slot back.
+    /// Gives the peer's slot back; as soon as it can be told.
     fn release(&mut self) {
         self.wanted = false;
-        if let Some(grant) = self.grant.take()
-            && let Err(error) = self.route.connection().send(Message::ReleaseSlot(usage(grant)))
-        {
-            log::debug!("{error}");
+        if let Some(grant) = self.grant.take() {
+            self.owed = Some(usage(grant));
         }
+        let _ = self.owes();
     }
 
-    /// The same, and of one that is asked for and not lent yet: the agent answers within its own bound, or the
-    /// connection ends.
+    /// Whether the agent has to be told yet that a slot is its own again; tries to.
+    fn owes(&mut self) -> bool {
+        let Some(which) = self.owed else { return false };
+        let connection = self.route.connection();
+        let told = connection.send(Message::ReleaseSlot(which)).inspect_err(|error| log::debug!("{error}"));
+        // The end of the connection tells it as well.
+        if told.is_ok() || !connection.is_alive() {
+            self.owed = None;
+        }
+        self.owed.is_some()
+    }
+
+    /// Leaves nothing lent: neither the slot in hand, nor one that is asked for and not lent yet, which the agent
+    /// answers within its own bound, nor one owed. At most until the end of the connection, or of the route, after
+    /// which that of the connection comes.
     fn give_back(&mut self) {
-        while let Some(pending) = self.asked.take() {
-            match pending.wait(Route::slice()) {
-                Ok(Some(answer)) => self.grant = granted(answer).ok(),
-                Ok(None) => {
-                    self.asked = Some(pending);
-                    let _ = self.route.look();
-                    // More may have come meanwhile, and the slot will be wanted.
-                    if let Some(piece) = self.route.next_before(Deadline::after(Duration::ZERO)) {
-                        self.finish(piece);
-                    }
+        loop {
+            if let Some(pending) = self.asked.take() {
+                match pending.wait(Route::slice()) {
+                    Ok(Some(answer)) => self.grant = granted(answer).ok(),
+                    Ok(None) => self.asked = Some(pending),
+                    Err(error) => log::debug!("{error}"),
                 }
-                Err(error) => log::debug!("{error}"),
+            }
+            let until = if self.asked.is_some() {
+                Deadline::after(Duration::ZERO)
+            } else {
+                self.release();
+                if self.owed.is_none() || self.route.is_closed() {
+                    return;
+                }
+                Route::slice()
+            };
+            let _ = self.route.look();
+            // More may have come meanwhile, and the slot will be wanted.
+            if let Some(piece) = self.route.next_before(until) {
+                self.finish(piece);
             }
         }
-        self.release();
     }
 }
 

@@ -169,6 +169,12 @@ impl Route {
         true
     }
 
+    /// Whether it takes nothing more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed.is_some()
+    }
+
     /// Takes nothing more; what has not begun fails with `why`, what runs ends by itself.
     pub fn close(&self, why: &Error) {
         let mut state = self.state.lock();

@@ -1,0 +1,166 @@
+//! A way round for a TCP connection, either direction of which can be held up: a peer that reads nothing for a while
+//! and then goes on, as seen from the other end.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::loopback;
+
+/// Bytes that are under way here at most, for each direction.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// A direction of a [`Detour`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From who connected.
+    There,
+    /// To who connected.
+    Back,
+}
+
+#[derive(Default)]
+struct Gate {
+    held: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn set(&self, held: bool) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(held, |held| *held));
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    there: Gate,
+    back: Gate,
+    sockets: Mutex<Vec<TcpStream>>,
+}
+
+/// Passes one connection on to a port of the loopback address. Dropping it ends the connection.
+pub struct Detour {
+    port: u16,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Detour {
+    /// Waits for the connection that it will pass on to `target_port`.
+    ///
+    /// # Panics
+    /// If the machine has no port left.
+    #[must_use]
+    pub fn to(target_port: u16) -> Self {
+        let listener = loopback::listen();
+        let port = listener.local_addr().expect("a listener has an address").port();
+        let shared = Arc::<Shared>::default();
+        let on_thread = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let Ok((caller, _)) = listener.accept() else { return };
+            let Ok(target) = TcpStream::connect((loopback::address(), target_port)) else { return };
+            let Ok(copies) = [&caller, &target].map(TcpStream::try_clone).into_iter().collect() else {
+                return;
+            };
+            *on_thread.sockets.lock().unwrap_or_else(PoisonError::into_inner) = copies;
+            std::thread::scope(|scope| {
+                scope.spawn(|| pass(&caller, &target, &on_thread.there));
+                pass(&target, &caller, &on_thread.back);
+            });
+        });
+        Self { port, shared, thread: Some(thread) }
+    }
+
+    /// Where to connect to.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Passes nothing more that way.
+    pub fn hold(&self, way: Way) {
+        self.gate(way).set(true);
+    }
+
+    /// Passes on what was held up, and what comes.
+    pub fn let_go(&self, way: Way) {
+        self.gate(way).set(false);
+    }
+
+    fn gate(&self, way: Way) -> &Gate {
+        match way {
+            Way::There => &self.shared.there,
+            Way::Back => &self.shared.back,
+        }
+    }
+}
+
+impl Drop for Detour {
+    fn drop(&mut self) {
+        // In case that nobody has connected.
+        drop(TcpStream::connect((loopback::address(), self.port)));
+        for socket in &*self.shared.sockets.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Fails when the connection is over already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        self.let_go(Way::There);
+        self.let_go(Way::Back);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the thread of a detour met a defect");
+        }
+    }
+}
+
+/// One direction, until either end is closed.
+fn pass(mut from: &TcpStream, mut to: &TcpStream, gate: &Gate) {
+    let mut bytes = vec![0; PIECE_BYTES];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        gate.pass();
+        if bytes.get(..count).is_none_or(|bytes| to.write_all(bytes).is_err()) {
+            break;
+        }
+    }
+    for socket in [from, to] {
+        // Fails when the connection is over already.
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_held_up_arrives_when_it_is_let_go_and_the_other_way_stays_open() {
+        let listener = loopback::listen();
+        let detour = Detour::to(listener.local_addr().unwrap().port());
+        let mut near = loopback::connect(detour.port());
+        let (mut far, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        detour.hold(Way::There);
+        near.write_all(&[1]).unwrap();
+        far.write_all(&[2]).unwrap();
+        near.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [2]);
+        far.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(far.read(&mut byte).is_err(), "it came through");
+        far.set_read_timeout(None).unwrap();
+        detour.let_go(Way::There);
+        far.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [1]);
+        drop(detour);
+        assert_eq!(near.read(&mut byte).unwrap_or(0), 0);
+    }
+}
