@@ -13,7 +13,7 @@ mod ascend_pair;
 use ascend_pair::*;
 use mooncake::batch::Stop;
 use mooncake::config::Config;
-use mooncake::control::{Message, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
+use mooncake::control::{DirectMove, Message, STAGED_PROTOCOL, SlotGrant, SlotMove, SlotUse};
 use mooncake::deadline::Deadline;
 use mooncake::error::Code;
 use mooncake::memory::{HugePages, MemoryKind, SharedMemory};
@@ -530,6 +530,35 @@ fn a_peer_that_asks_at_random_reaches_registered_memory_only() {
     assert_eq!(b.ranges.holds(far), 0);
     a.control.shutdown();
     assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 0), "{:?}", b.ascend.staged());
+}
+
+/// More often than the agent has threads.
+#[test]
+fn a_defect_costs_its_order_and_neither_slot_nor_thread() {
+    let (a, b) = pair(&scarce());
+    let far = b.buffer(2 * MIB);
+    let connection = a.connect(&b);
+    for _ in 0..10 {
+        b.ranges.set_defect(true);
+        let borrower = Borrower::new(&a, &b);
+        let SlotGrant { slot, sequence, .. } = borrower.grant;
+        assert_eq!(borrower.ask(slot, sequence, vec![(far, 64)]).unwrap_err().code(), Code::Internal);
+        assert_eq!(b.ascend.staged().slots_in_use, 0);
+        let order = DirectMove {
+            device: 1,
+            channel: String::new(),
+            number: 1,
+            put: true,
+            blocks: vec![(far, far, 64)],
+            timeout_ms: 1000,
+        };
+        let error = connection.request(Message::MoveDirect(order), soon()).unwrap_err();
+        assert_eq!(error.code(), Code::Internal);
+        b.ranges.set_defect(false);
+    }
+    let near = a.buffer(2 * MIB);
+    a.must_transfer_by(&b, Direction::Write, &[(near, far, MIB)], STAGED);
+    b.ascend.shutdown(soon()).unwrap();
 }
 
 #[test]

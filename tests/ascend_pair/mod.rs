@@ -10,6 +10,7 @@
 )]
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -145,11 +146,16 @@ impl Handler for Messages {
 
 /// What peers may reach by way of slots.
 #[derive(Default)]
-pub struct Ranges(Mutex<Vec<(ByteRange, MemoryKind, Arc<()>)>>);
+pub struct Ranges(Mutex<Vec<(ByteRange, MemoryKind, Arc<()>)>>, AtomicBool);
 
 impl Ranges {
     pub fn add(&self, range: ByteRange, kind: MemoryKind) {
         self.0.lock().unwrap().push((range, kind, Arc::new(())));
+    }
+
+    /// From now on, or not any more, whoever wants to reach any of them meets a defect.
+    pub fn set_defect(&self, there: bool) {
+        self.1.store(there, Ordering::Release);
     }
 
     pub fn remove(&self, start: u64) {
@@ -168,6 +174,7 @@ impl Ranges {
 
 impl Memory for Ranges {
     fn pin(&self, range: ByteRange) -> Option<Held> {
+        assert!(!self.1.load(Ordering::Acquire), "scripted");
         let ranges = self.0.lock().unwrap();
         let (whole, kind, hold) = ranges.iter().find(|(whole, ..)| whole.contains(range))?;
         Some(Held { range: *whole, kind: *kind, hold: Arc::<()>::clone(hold) })

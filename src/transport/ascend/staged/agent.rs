@@ -14,6 +14,7 @@
 //! - Each slot has one request at most; no peer gets more than its share of the slots.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -374,10 +375,15 @@ impl Agent {
     fn run(&self, station: &Arc<Station>) {
         let mut copier = Copier::new(station.device(), station.gate());
         while let Some(task) = self.next(station) {
-            let outcome = match &task.order {
+            // A defect costs its order: the thread and the slot are there for the next one.
+            let outcome = catch_unwind(AssertUnwindSafe(|| match &task.order {
                 Order::Slot(order) => order.copy(&mut copier, station, &task),
                 Order::Direct(order) => order.run(station, &task.from, task.deadline, &task),
-            };
+            }))
+            .unwrap_or_else(|_| {
+                log::error!("an order of {} met a defect", task.from.peer().segment);
+                Err(refused(Code::Internal, "the order met a defect"))
+            });
             self.finish(task, outcome);
         }
         // Before the count says so: its stream belongs to the device.

@@ -54,6 +54,8 @@
 //! # Invariants
 //!
 //! - A slot has one owner and a number that counts its uses; a request under another number is refused.
+//! - While a connection lives no word about a slot is lost: answers have room however much waits to be sent, and a
+//!   slot that cannot be given back just now is given back later.
 //! - No step begins before the one ahead of it is over: a put is on memory before its scatter is asked for.
 //! - A request that must stop is over when its wire is quiet and the agent has answered.
 //! - A peer that is lost costs its requests, and the slots lent to it until the channels with it have ended. What its
