@@ -273,6 +273,12 @@ fn a_request_that_cannot_be_read_is_answered_so() {
         (4, json!({"type": "open_channel", "channel": 7})),
         (5, json!([])),
         (6, json!(null)),
+        (7, json!({"type": "open_slot", "protocol": 1, "device": 0.5, "wait_ms": 0})),
+        (8, json!({"type": "open_slot", "protocol": 1, "device": 1_i64 << 40, "wait_ms": 0})),
+        (9, json!({"type": "move_slot", "device": 0, "slot": 0, "sequence": 1, "gather": 1, "blocks": []})),
+        (10, json!({"type": "release_slot", "device": 0, "slot": -1, "sequence": 1})),
+        (11, json!({"type": "stop_slot", "device": 0, "slot": 1_u64 << 32, "sequence": 1})),
+        (12, json!({"type": "move_direct", "device": 0, "channel": "c", "number": 1, "put": true})),
     ] {
         raw.send(Kind::Request, id, &body);
         let (header, answer) = raw.next().unwrap();
