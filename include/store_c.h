@@ -57,7 +57,12 @@ int mooncake_store_init_all(mooncake_store_t store, const char *protocol, const 
 /** 0: the master answers. 1: not set up. 2: the master does not answer. */
 int mooncake_store_health_check(mooncake_store_t store);
 
-/** Stores size bytes at value under key. An existing key is 0 and keeps its value. -600 without a local buffer. */
+/**
+ * Stores size bytes at value under key. An existing key is 0 and keeps its value. -600 without a local buffer. What
+ * cannot be written because clients leave or die goes elsewhere, a few times; then the last failure is the answer: -200
+ * no space, -800 nobody to write to, -704 the owner left before the value was complete. A store that is closed meanwhile
+ * gives one of these, -101 or -900 for calls under way, and -600 for calls that begin.
+ */
 int mooncake_store_put(mooncake_store_t store, const char *key, const void *value, size_t size,
                        const mooncake_replicate_config_t *config);
 

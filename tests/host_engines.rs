@@ -226,16 +226,23 @@ fn jobs(engine: &Engine) -> (u64, u64) {
     (value("mooncake_transfer_same_host_jobs_total"), value("mooncake_transfer_tcp_jobs_total"))
 }
 
-/// Pieces of other processes' buffers in this one's address space. Tests of one process run one at a time.
-fn mapped_pieces() -> usize {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let length = |line: &str| {
-        let (start, end) = line.split(' ').next()?.split_once('-')?;
-        Some(usize::from_str_radix(end, 16).ok()? - usize::from_str_radix(start, 16).ok()?)
+/// Device and file number of every mapping of shared memory in a process that is as long as a buffer.
+fn shared_mappings(process: u32) -> Vec<String> {
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let file = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let length = usize::from_str_radix(end, 16).ok()? - usize::from_str_radix(start, 16).ok()?;
+        let file = words.skip(2).take(2).collect::<Vec<_>>().join(" ");
+        (length == BUFFER && line.contains("/memfd:mooncake-transfer")).then_some(file)
     };
-    maps.lines()
-        .filter(|line| line.contains("/memfd:mooncake-transfer") && length(line) == Some(BUFFER))
-        .count()
+    maps.lines().filter_map(file).collect()
+}
+
+/// Pieces of the peer's buffer in this process's address space. Other tests of the process have peers of their own.
+fn mapped_pieces(peer: &Peer) -> usize {
+    let theirs = shared_mappings(peer.child.id());
+    shared_mappings(std::process::id()).iter().filter(|file| theirs.contains(file)).count()
 }
 
 #[test]
@@ -273,9 +280,9 @@ fn every_size_arrives_by_every_route_both_ways_and_both_families() {
                 if matches!(route, Route::SameHost | Route::Mapped) { (10, 0) } else { (0, 10) },
                 "{route:?}"
             );
-            assert_eq!(mapped_pieces(), usize::from(route == Route::Mapped), "{route:?}");
+            assert_eq!(mapped_pieces(&peer), usize::from(route == Route::Mapped), "{route:?}");
             drop(engine);
-            assert_eq!(mapped_pieces(), 0, "a closed engine maps nothing");
+            assert_eq!(mapped_pieces(&peer), 0, "a closed engine maps nothing");
             let mut notes = String::new();
             assert!(wait_until(LONG, || {
                 let more = peer.ask("notes");

@@ -79,6 +79,18 @@ fn a_read_that_outlasts_its_lease_is_done_again_a_few_times() {
 }
 
 #[test]
+fn a_put_whose_owner_leaves_the_pool_goes_elsewhere_a_few_times() {
+    for (leaves, expected) in [(0, 0), (1, 0), (3, 0), (usize::MAX, -704)] {
+        let master = FakeMaster::start(Lie::OwnerLeaves(leaves));
+        let store = Store::setup(options(&master.address, 16 * MIB)).unwrap();
+        assert_eq!(code(&store.put(b"key", b"12345", &ReplicateConfig::default())), expected);
+        let ends = master.ends.load(Ordering::Relaxed);
+        assert!(ends == leaves.saturating_add(1) || (expected != 0 && (4..64).contains(&ends)), "{ends}");
+        store.close();
+    }
+}
+
+#[test]
 fn a_master_that_is_not_there_is_an_error_in_time() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut options = options(&format!("127.0.0.1:{port}"), 0);

@@ -136,6 +136,44 @@ fn a_client_without_connections_is_in_doubt_until_it_is_heard() {
 }
 
 #[test]
+fn nothing_of_a_client_in_doubt_is_evicted_for_space_that_is_short_elsewhere() {
+    const PIECE: u64 = 64 << 10;
+    let state = state(Policy::default());
+    let (a, b) = (uuid(1), uuid(2));
+    state.remount(&[segment(1, "a", MIB)], a, Moment(1)).expect("mount");
+    let any = ReplicateConfig::default();
+    let fill = |tag: &str, count: u64, now: u64| {
+        for index in 0..count {
+            let key = format!("{tag}{index}");
+            put(&state, b, key.as_bytes(), PIECE, &any, Moment(now + index)).expect("space");
+        }
+    };
+    let left = |tag: &str, count: u64, now: u64| {
+        (0..count)
+            .filter(|index| state.replicas(format!("{tag}{index}").as_bytes(), Moment(now)).is_ok())
+            .count()
+    };
+    // The oldest lie with a, which has room; b, which has none, is the only one that is not in doubt.
+    fill("old", 8, 1);
+    assert!(state.heard_on(a, 10));
+    state.connection_closed(10, &[a]);
+    state.remount(&[segment(2, "b", MIB)], b, Moment(2)).expect("mount");
+    fill("new", 16, 10_000);
+    assert_eq!(state.metrics().evictions_in_put.get(), 0);
+    fill("more", 40, 30_000);
+    let evicted = state.metrics().evicted_objects.get();
+    assert!((32..=40).contains(&evicted), "{evicted} objects had to go");
+    assert_eq!(left("old", 8, 60_000), 8, "what lies with a makes no room at b");
+
+    // What no single eviction makes room for goes to a: others need not go for it.
+    let (before, evicted) = (state.metrics().evictions_in_put.get(), state.metrics().evicted_objects.get());
+    let replicas = put(&state, b, b"long", 5 * PIECE, &any, Moment(90_000)).expect("with a");
+    assert_eq!(owner_of(&state, place(&replicas[0]).0), "a");
+    assert_eq!(state.metrics().evictions_in_put.get(), before + 1);
+    assert!(state.metrics().evicted_objects.get() <= evicted + 1);
+}
+
+#[test]
 fn replicas_go_to_different_names_as_far_as_there_are_any() {
     let state = state(Policy::default());
     let segments = [segment(1, "a", MIB), segment(2, "b", MIB), segment(3, "b", MIB)];

@@ -40,7 +40,7 @@ impl Store {
     ///
     /// # Errors
     /// `INVALID_PARAMS` for an empty key or value; `NO_AVAILABLE_HANDLE` when the pool is full; `TRANSFER_FAIL`;
-    /// `RPC_FAIL`, `RPC_TIMEOUT`.
+    /// `RPC_FAIL`, `RPC_TIMEOUT`; `OBJECT_NOT_FOUND` when one owner after the other left before the value was complete.
     pub fn put(&self, key: &[u8], value: &[u8], config: &ReplicateConfig) -> Outcome<()> {
         self.put_staged(Kind::Put, key, &[value], config)
     }

@@ -1,7 +1,8 @@
 //! Storing values: two calls to the master and one engine batch, however many keys.
 //!
 //! All replicas of a key must arrive; else its space is given back and the key fails. A place that cannot be reached
-//! is tried anew elsewhere, a few times. A key that exists counts as stored, and keeps its first value.
+//! is tried anew elsewhere, a few times, and so is one whose owner leaves the pool before the value is complete. A key
+//! that exists counts as stored, and keeps its first value.
 //!
 //! A put whose transfer could not be made quiet is not given back: the master keeps its space until no writer can
 //! be left, and only then lends it again.
@@ -152,10 +153,11 @@ impl Core {
                 }
             }
         }
-        self.finish(kind, &written, replica_type, results);
         let gone: Vec<&[u8]> =
             failed.iter().map(|(entry, _)| entry.key).chain(again.iter().map(|entry| entry.key)).collect();
+        let lost = self.finish(kind, written, replica_type, last, results);
         self.revoke(kind, &gone);
+        again.extend(lost);
         for (entry, failure) in failed {
             set(results, entry.index, Err(failure));
         }
@@ -232,14 +234,18 @@ impl Core {
         started
     }
 
-    /// Makes what was written readable.
-    fn finish(
+    /// Makes what was written readable; gives back the keys whose space is gone, because its owner left the pool
+    /// meanwhile, unless this is the last attempt.
+    fn finish<'a>(
         &self,
         kind: Kind,
-        written: &[Entry<'_>],
+        written: Vec<Entry<'a>>,
         replica_type: ReplicaType,
+        last: bool,
         results: &mut [Option<Outcome<()>>],
-    ) {
+    ) -> Vec<Entry<'a>> {
+        let mut lost = vec![false; written.len()];
+        let mut marks = lost.iter_mut();
         for chunk in written.chunks(MAX_KEYS_PER_CALL) {
             let objects: Vec<_> =
                 chunk.iter().map(|entry| ObjectMeta { key: entry.key, checksum: None }).collect();
@@ -254,17 +260,23 @@ impl Core {
             };
             match answer.and_then(|answers| counted(answers, chunk.len())) {
                 Ok(answers) => {
-                    for (entry, answer) in chunk.iter().zip(answers) {
-                        set(results, entry.index, answer.map_err(Failure::from));
+                    for ((entry, answer), mark) in chunk.iter().zip(answers).zip(&mut marks) {
+                        if !last && answer == Err(ErrorCode::OBJECT_NOT_FOUND) {
+                            *mark = true;
+                        } else {
+                            set(results, entry.index, answer.map_err(Failure::from));
+                        }
                     }
                 }
                 Err(failure) => {
-                    for entry in chunk {
+                    for (entry, _mark) in chunk.iter().zip(&mut marks) {
                         set(results, entry.index, Err(failure.clone()));
                     }
                 }
             }
         }
+        drop(marks);
+        written.into_iter().zip(lost).filter_map(|(entry, lost)| lost.then_some(entry)).collect()
     }
 
     /// Gives space back; what cannot be given back the master takes back by itself.

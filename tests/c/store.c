@@ -309,7 +309,7 @@ static void *use(void *store) {
         int code = mooncake_store_put(store, key, "0123456789", 10, NULL);
         CHECK(code == 0 || code == INVALID || code == MOONCAKE_TRANSFER_STORE_RPC_FAIL ||
               code == MOONCAKE_TRANSFER_STORE_TRANSFER_FAIL || code == MOONCAKE_TRANSFER_STORE_NO_AVAILABLE_HANDLE ||
-              code == MOONCAKE_TRANSFER_STORE_SEGMENT_NOT_FOUND);
+              code == MOONCAKE_TRANSFER_STORE_SEGMENT_NOT_FOUND || code == NOT_FOUND);
         int64_t length = mooncake_store_get_into(store, key, copy, sizeof copy);
         if (length >= 0) CHECK(length == 10 && memcmp(copy, "0123456789", 10) == 0);
     }

@@ -15,7 +15,7 @@ use mooncake_wire::frame::{self, RequestHeader};
 use mooncake_wire::limits::MAX_REQUEST_BODY_BYTES;
 use mooncake_wire::method::*;
 use mooncake_wire::model::{Buffer, PingAnswer, Placement, Replica, ReplicaList, ReplicaStatus};
-use mooncake_wire::{Function, Method, Profile};
+use mooncake_wire::{ErrorCode, Function, Method, Profile};
 
 /// How it answers what is not part of a greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Lie {
     Nowhere,
     /// The mounted segment's first bytes, by a lease that is over at once; so often, and then by a good one.
     LeaseIsOver(usize),
+    /// The mounted segment's first bytes, which are gone when they are written; so often, and then it keeps its word.
+    OwnerLeaves(usize),
 }
 
 pub const LIES: [Lie; 12] = [
@@ -69,6 +71,8 @@ pub struct FakeMaster {
     pub connections: Arc<AtomicUsize>,
     /// How often a value was looked for.
     pub finds: Arc<AtomicUsize>,
+    /// How often a value was said to be complete.
+    pub ends: Arc<AtomicUsize>,
 }
 
 /// What the connections share.
@@ -76,6 +80,7 @@ pub struct FakeMaster {
 struct Memory {
     lie: Lie,
     finds: Arc<AtomicUsize>,
+    ends: Arc<AtomicUsize>,
     /// Endpoint and address of the mounted segment.
     mounted: Arc<Mutex<Option<(String, u64)>>>,
 }
@@ -87,7 +92,9 @@ impl FakeMaster {
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
         let finds = Arc::new(AtomicUsize::new(0));
-        let memory = Memory { lie, finds: Arc::clone(&finds), mounted: Arc::default() };
+        let ends = Arc::new(AtomicUsize::new(0));
+        let memory =
+            Memory { lie, finds: Arc::clone(&finds), ends: Arc::clone(&ends), mounted: Arc::default() };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 counted.fetch_add(1, Ordering::Relaxed);
@@ -95,7 +102,7 @@ impl FakeMaster {
                 std::thread::spawn(move || serve(stream.unwrap(), &memory));
             }
         });
-        Self { address, connections, finds }
+        Self { address, connections, finds, ends }
     }
 }
 
@@ -163,7 +170,12 @@ fn lying(
 ) -> Option<()> {
     let lie = memory.lie;
     let mut out = Vec::new();
-    let mounted = memory.mounted.lock().unwrap().clone().filter(|_| matches!(lie, Lie::LeaseIsOver(_)));
+    let mounted = memory
+        .mounted
+        .lock()
+        .unwrap()
+        .clone()
+        .filter(|_| matches!(lie, Lie::LeaseIsOver(_) | Lie::OwnerLeaves(_)));
     let (endpoint, address) = mounted.unwrap_or_else(|| ("127.0.0.1:1".to_owned(), 4096));
     // The answer that would be right in shape.
     let replica = |size| Replica {
@@ -188,6 +200,13 @@ fn lying(
         Function::BatchPutStart => {
             reply::<BatchPutStart>(vec![Ok(vec![replica(5)]); starts(body) - fewer], sequence, &mut out)
         }
+        Function::BatchPutEnd if matches!(lie, Lie::OwnerLeaves(_)) => {
+            let call: BatchPutEnd = Profile::V0_3_13.decode_request(body).ok()?;
+            let ends = memory.ends.fetch_add(1, Ordering::Relaxed);
+            let gone = matches!(lie, Lie::OwnerLeaves(times) if ends < times);
+            let answer = if gone { Err(ErrorCode::OBJECT_NOT_FOUND) } else { Ok(()) };
+            reply::<BatchPutEnd>(vec![answer; call.objects.len()], sequence, &mut out)
+        }
         Function::BatchExistKey => {
             let call: BatchExistKey = Profile::V0_3_13.decode_request(body).ok()?;
             reply::<BatchExistKey>(vec![Ok(true); call.keys.len() - fewer], sequence, &mut out)
@@ -201,7 +220,7 @@ fn lying(
         Lie::TooLong => out[8..12].copy_from_slice(&u32::MAX.to_le_bytes()),
         Lie::Truncated | Lie::HalfAndGone => out.truncate(out.len() - 1),
         Lie::Gone | Lie::Silence => out.clear(),
-        Lie::TooFew | Lie::Nowhere | Lie::LeaseIsOver(_) => {}
+        Lie::TooFew | Lie::Nowhere | Lie::LeaseIsOver(_) | Lie::OwnerLeaves(_) => {}
         Lie::Trailing => out.extend_from_slice(b"more"),
         Lie::HugeCount => {
             // The number of elements follows the type's hash.

@@ -6,13 +6,16 @@
 //! allowed. All objects that are as old as the last one taken go with it. A group is one unit: it is as young as its
 //! youngest member, and goes whole.
 //!
-//! Unlike upstream's, a put that finds no space evicts within its own call.
+//! Unlike upstream's, a put that finds no space evicts within its own call. It takes only what gives space where puts
+//! go: an object whose owners are all in doubt, or silent, would be lost for nothing. (A group has space there if one
+//! of its members has.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::object::Object;
+use super::object::{Object, Replica};
+use super::segment::SegmentStatus;
 use super::{SHARDS, State};
 use crate::moment::Moment;
 
@@ -35,23 +38,50 @@ struct Unit {
     lease_until: Moment,
     soft_pinned: bool,
     members: usize,
+    /// Whether the end of a member serves what the eviction is for.
+    useful: bool,
 }
 
 impl Unit {
     const fn of(object: &Object, now: Moment) -> Self {
-        Self { lease_until: object.lease_until, soft_pinned: object.soft_pin_until.0 > now.0, members: 1 }
+        Self {
+            lease_until: object.lease_until,
+            soft_pinned: object.soft_pin_until.0 > now.0,
+            members: 1,
+            useful: true,
+        }
     }
 
     fn join(&mut self, other: Self) {
         self.lease_until = self.lease_until.max(other.lease_until);
         self.soft_pinned |= other.soft_pinned;
         self.members += other.members;
+        self.useful |= other.useful;
+    }
+}
+
+/// What an eviction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Taken {
+    /// The pool as a whole, or its metadata.
+    #[default]
+    Anywhere,
+    /// Space in the segments that take puts.
+    WherePutsGo,
+}
+
+impl Taken {
+    /// Whether an object's end serves that.
+    fn takes(self, object: &Object) -> bool {
+        let there = |replica: &Replica| replica.range.segment().status() == SegmentStatus::Mounted;
+        self == Self::Anywhere || object.replicas.iter().any(there)
     }
 }
 
 /// Everything that may be evicted, as it stood when it was looked at.
 #[derive(Debug, Default)]
 struct Census {
+    taken: Taken,
     alone: Vec<Unit>,
     groups: HashMap<Arc<str>, Unit>,
 }
@@ -114,15 +144,24 @@ impl State {
             && self.metadata_bytes() / 10 > self.policy.metadata_budget_bytes / 10 / 20 * 19;
         if over_budget || self.fill() > self.policy.eviction_high_watermark {
             let _one = self.eviction.lock();
-            self.evict(now)
+            self.evict(Taken::Anywhere, now)
         } else {
             Evicted::default()
         }
     }
 
-    /// Evicts for a put that found no space. False if there is nothing to hope for: nothing was evicted, by this call
-    /// or by another since `epoch`.
-    pub(super) fn evict_for_put(&self, now: Moment, epoch: u64) -> bool {
+    /// Evicts for a put that found no space: what lies where puts go. False if there is nothing to hope for: nothing
+    /// was evicted, by this call or by another since `epoch`.
+    pub(super) fn evict_for_space(&self, now: Moment, epoch: u64) -> bool {
+        self.evict_for_put(Taken::WherePutsGo, now, epoch)
+    }
+
+    /// As [`State::evict_for_space`] for a put that found no room for metadata, wherever the objects lie.
+    pub(super) fn evict_for_metadata(&self, now: Moment, epoch: u64) -> bool {
+        self.evict_for_put(Taken::Anywhere, now, epoch)
+    }
+
+    fn evict_for_put(&self, taken: Taken, now: Moment, epoch: u64) -> bool {
         if self.policy.eviction_ratio <= 0.0 {
             return false;
         }
@@ -132,24 +171,28 @@ impl State {
             return true;
         }
         self.metrics.evictions_in_put.increment();
-        self.evict(now).objects > 0
+        self.evict(taken, now).objects > 0
     }
 
     pub(super) fn eviction_epoch(&self) -> u64 {
         self.eviction_epoch.load(Ordering::Acquire)
     }
 
-    fn evict(&self, now: Moment) -> Evicted {
+    fn evict(&self, taken: Taken, now: Moment) -> Evicted {
         self.metrics.evictions_attempted.increment();
         self.release_quarantined(now);
-        if now.0 < self.nothing_until.load(Ordering::Acquire) {
+        let nothing_until = match taken {
+            Taken::Anywhere => &self.nothing_until,
+            Taken::WherePutsGo => &self.no_space_until,
+        };
+        if now.0 < nothing_until.load(Ordering::Acquire) {
             return Evicted::default();
         }
         let over = self.fill() - self.policy.eviction_high_watermark;
         let ratio = self.policy.eviction_ratio;
         let target = ratio.max(over + ratio);
         let lower = (target / 2.0).max(over);
-        let census = self.census(now);
+        let census = self.census(taken, now);
         let count = census.objects();
         let mut evicted = Evicted::default();
         if let Some(cutoff) = census.cutoff(false, part(target, count), now) {
@@ -166,7 +209,7 @@ impl State {
             // A pool full of leases is not searched for each put that fails: the search of a million objects takes
             // about as long as the pause.
             let pause_ms = SEARCH_PAUSE_MS + (count as u64) / OBJECTS_PER_PAUSE_MS;
-            self.nothing_until.store(now.after_ms(pause_ms).0, Ordering::Release);
+            nothing_until.store(now.after_ms(pause_ms).0, Ordering::Release);
         } else {
             self.eviction_epoch.fetch_add(1, Ordering::AcqRel);
             self.metrics.evictions_succeeded.increment();
@@ -176,14 +219,15 @@ impl State {
         evicted
     }
 
-    fn census(&self, now: Moment) -> Census {
-        let mut census = Census::default();
+    fn census(&self, taken: Taken, now: Moment) -> Census {
+        let mut census = Census { taken, ..Census::default() };
         for index in 0..SHARDS {
             let shard = self.shard_at(index);
             for object in shard.iter().filter(|object| object.evictable()) {
-                let unit = Unit::of(object, now);
+                let unit = Unit { useful: taken.takes(object), ..Unit::of(object, now) };
                 match &object.group {
-                    None => census.alone.push(unit),
+                    None if unit.useful => census.alone.push(unit),
+                    None => {}
                     Some(group) => {
                         census
                             .groups
@@ -194,6 +238,7 @@ impl State {
                 }
             }
         }
+        census.groups.retain(|_, unit| unit.useful);
         census
     }
 
@@ -214,7 +259,7 @@ impl State {
                 let unit = Unit::of(object, now);
                 object.evictable()
                     && match &object.group {
-                        None => chosen(&unit),
+                        None => chosen(&unit) && census.taken.takes(object),
                         Some(group) => {
                             unit.lease_until <= now && census.groups.get(group).is_some_and(chosen)
                         }

@@ -114,6 +114,8 @@ pub struct State {
     eviction_epoch: AtomicU64,
     /// Before this moment there is nothing to evict.
     nothing_until: AtomicU64,
+    /// The same for evictions that look only where puts go.
+    no_space_until: AtomicU64,
     /// Sweeps that still have to search for replicas whose segment went.
     searches: AtomicU64,
     /// Of a segment that was ever lent: what an answer has to be able to say.
@@ -154,6 +156,7 @@ impl State {
             eviction: Mutex::new(()),
             eviction_epoch: AtomicU64::new(0),
             nothing_until: AtomicU64::new(0),
+            no_space_until: AtomicU64::new(0),
             searches: AtomicU64::new(0),
             longest_name: AtomicUsize::new(0),
             random: Random::new(policy.seed),

@@ -255,7 +255,7 @@ impl State {
             return Err(ErrorCode::INVALID_PARAMS);
         }
         let request = batch.request;
-        let mut choice = Choice {
+        let choice = Choice {
             view: &batch.view,
             config: request.config,
             same_node: batch.same_node.as_deref(),
@@ -265,7 +265,11 @@ impl State {
         };
         let wanted = request.config.replica_num;
         let mut pins = Pins::default();
-        for attempt in 0..=MAX_EVICTIONS_PER_PUT + 1 {
+        // A segment whose owner may be gone is better than many evictions, but not better than one: who is sent to it
+        // may find nobody.
+        let mut in_doubt = false;
+        let mut evictions = 0;
+        loop {
             let epoch = self.eviction_epoch();
             {
                 let mut shard = self.shard(hashed);
@@ -274,7 +278,13 @@ impl State {
                     Way::Replaced(old) => pins = old,
                     Way::Reopened => return Ok(()),
                 }
-                let ranges = choice.allocate(length);
+                let mut ranges = choice.allocate(length);
+                if ranges.is_empty()
+                    && in_doubt
+                    && let Some(doubtful) = batch.view.doubtful.as_deref()
+                {
+                    ranges = Choice { view: doubtful, ..choice }.allocate(length);
+                }
                 if let Some(first) = ranges.first() {
                     if (ranges.len() as u64) < wanted {
                         self.metrics.put_partial_allocations.increment();
@@ -297,13 +307,12 @@ impl State {
                 .iter()
                 .flat_map(|named| &named.segments)
                 .any(|segment| segment.size >= length);
-            if !fits || attempt >= MAX_EVICTIONS_PER_PUT || !self.evict_for_put(request.now, epoch) {
-                // A segment whose owner may be gone is better than none.
-                match batch.view.doubtful.as_deref() {
-                    Some(doubtful) if !std::ptr::eq(choice.view, doubtful) => choice.view = doubtful,
-                    _ => break,
-                }
+            if fits && evictions < MAX_EVICTIONS_PER_PUT && self.evict_for_space(request.now, epoch) {
+                evictions += 1;
+            } else if in_doubt || batch.view.doubtful.is_none() {
+                break;
             }
+            in_doubt = batch.view.doubtful.is_some();
         }
         self.metrics.put_alloc_failures.increment();
         Err(ErrorCode::NO_AVAILABLE_HANDLE)
@@ -325,7 +334,7 @@ impl State {
                 room.0 = left;
                 return Ok(());
             }
-            if attempt == MAX_EVICTIONS_PER_PUT || !self.evict_for_put(now, epoch) {
+            if attempt == MAX_EVICTIONS_PER_PUT || !self.evict_for_metadata(now, epoch) {
                 break;
             }
         }
