@@ -185,6 +185,7 @@
 //! | boards that a peer has asked for and not begun to use | `transport/host/board.rs` | `MAX_UNUSED` |
 //! | ranges that such a peer may use | `transport/host/layout.rs` | `MAX_RANGES` |
 //! | huge pages in a row that the kernel does not make | `engine/huge_pages.rs` | `MAX_FAILURES` |
+//! | times that memory is looked at again for huge pages | `engine/huge_pages.rs` | `MAX_AGAIN` |
 //! | pieces of a peer's shared memory that are mapped | `transport/host/peer.rs` | `MAX_IMPORTED` |
 //! | connections of a store to its master | `store/rpc/mod.rs` | `MAX_CONNECTIONS` |
 //! | addresses of masters | `store/rpc/mod.rs` | `MAX_MASTERS` |

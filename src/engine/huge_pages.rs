@@ -5,6 +5,9 @@
 //! of the whole process meanwhile. Only memory that is there is taken ([`huge`](crate::memory::huge)); what is touched
 //! after its registration stays as it is.
 //!
+//! Pages that others have as well ([`Gathered::Shared`]) may be the range's own a moment later, when a forked child has
+//! gone or they were written to: the range is gone through again, a few times.
+//!
 //! Invariants: after [`HugePages::withdraw`] has returned, nothing is asked of the kernel for the range any more; the
 //! number of entries is at most that of registered ranges.
 
@@ -21,6 +24,12 @@ use crate::memory::huge::{Gathered, gather, unit_bytes};
 /// Units in a row that the kernel did not put together, after which the rest of a range is left as it is.
 const MAX_FAILURES: u32 = 16;
 
+/// How often a range is gone through again that has pages which others have as well.
+const MAX_AGAIN: u32 = 3;
+
+/// Time before the first of these; each of the next comes after five times as long.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
 /// Longest pause between two units.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
 
@@ -31,8 +40,34 @@ const STEP_LIMIT: Duration = Duration::from_secs(1);
 struct Entry {
     /// What is left of it: whole units.
     left: ByteRange,
+    /// All of them.
+    whole: ByteRange,
+    /// When to go on with it.
+    from: Instant,
+    /// How often it was gone through again.
+    again: u32,
+    /// Whether it has pages, this time, that others have as well.
+    shared: bool,
     failures: u32,
     huge_bytes: u64,
+}
+
+impl Entry {
+    fn new(whole: ByteRange) -> Self {
+        let from = Instant::now();
+        Self { left: whole, whole, from, again: 0, shared: false, failures: 0, huge_bytes: 0 }
+    }
+
+    /// At its end: whether it is to be gone through again.
+    fn goes_again(&mut self) -> bool {
+        if !std::mem::take(&mut self.shared) || self.again >= MAX_AGAIN {
+            return false;
+        }
+        self.from = Instant::now() + AGAIN_AFTER * 5_u32.pow(self.again);
+        self.again += 1;
+        (self.left, self.huge_bytes) = (self.whole, 0);
+        true
+    }
 }
 
 #[derive(Default)]
@@ -71,8 +106,9 @@ impl HugePages {
         if work.stopped {
             return;
         }
-        work.entries.insert(range.start(), Entry { left, failures: 0, huge_bytes: 0 });
+        work.entries.insert(range.start(), Entry::new(left));
         if work.runs {
+            self.shared.changed.notify_all();
             return;
         }
         let (shared, unit_bytes) = (Arc::clone(&self.shared), self.unit_bytes.unwrap_or(left.length_bytes()));
@@ -114,7 +150,7 @@ impl Shared {
             let begun = Instant::now();
             let outcome = gather(unit);
             self.end(outcome, unit);
-            if outcome != Gathered::NotThere {
+            if !matches!(outcome, Gathered::NotThere | Gathered::Shared) {
                 self.pause(begun.elapsed().min(MAX_PAUSE));
             }
         }
@@ -124,22 +160,30 @@ impl Shared {
     fn begin(&self, unit_bytes: u64) -> Option<ByteRange> {
         let mut work = self.work.lock();
         loop {
-            let Some(mut first) = work.entries.first_entry() else {
+            let next = work.entries.iter().min_by_key(|(_, entry)| entry.from);
+            let Some((start, from, left)) = next.map(|(start, entry)| (*start, entry.from, entry.left))
+            else {
                 work.runs = false;
                 self.changed.notify_all();
                 return None;
             };
-            let left = first.get().left;
+            if from > Instant::now() {
+                let _ended = self.changed.wait_until(&mut work, from);
+                continue;
+            }
+            let Some(entry) = work.entries.get_mut(&start) else { continue };
             let unit = ByteRange::checked(left.start(), unit_bytes).filter(|unit| left.contains(*unit));
             let rest = unit.and_then(|unit| ByteRange::between(unit.end(), left.end()));
             if let (Some(unit), Some(rest)) = (unit, rest) {
-                first.get_mut().left = rest;
-                let key = *first.key();
-                work.current = Some((key, unit));
+                entry.left = rest;
+                work.current = Some((start, unit));
                 return Some(unit);
             }
-            let (start, entry) = first.remove_entry();
+            if entry.goes_again() {
+                continue;
+            }
             log::debug!("{} bytes of the memory at {start:#x} are huge pages", entry.huge_bytes);
+            work.entries.remove(&start);
         }
     }
 
@@ -158,6 +202,7 @@ impl Shared {
                 entry.failures = 0;
             }
             Gathered::NotThere => {}
+            Gathered::Shared => entry.shared = true,
             Gathered::Busy => entry.failures += 1,
             Gathered::Refused => entry.failures = MAX_FAILURES,
         }
@@ -237,6 +282,34 @@ mod tests {
         wait_for("the next range", || later.huge_bytes() == unit_bytes);
         pages.stop(Deadline::after(SOON));
         assert!(!pages.shared.work.lock().runs);
+    }
+
+    #[test]
+    fn what_was_not_the_ranges_own_becomes_huge_when_it_is() {
+        let Some((pages, unit_bytes)) = pages() else { return };
+        let memory = Private::of(1, unit_bytes);
+        let bytes = memory.bytes(0, unit_bytes);
+        assert!(bytes.iter().step_by(4096).all(|byte| std::hint::black_box(*byte) == 0));
+        pages.add(memory.range);
+        let start = memory.range.start();
+        let again = |work: &Work| work.entries.get(&start).is_some_and(|entry| entry.again > 0);
+        wait_for("it has pages that were only read", || again(&pages.shared.work.lock()));
+        assert_eq!(memory.huge_bytes(), 0);
+        {
+            // Nobody looks meanwhile.
+            let work = pages.shared.work.lock();
+            assert!(again(&work), "the times have passed in a moment");
+            bytes.fill(1);
+            drop(work);
+        }
+        wait_for("the range is looked at again", || memory.huge_bytes() == unit_bytes);
+        wait_for("it ends", || !pages.shared.work.lock().runs);
+        // What stays so is left alone in the end, and a stop does not wait for that.
+        let other = Private::of(1, unit_bytes);
+        assert!(other.bytes(0, unit_bytes).iter().step_by(4096).all(|byte| std::hint::black_box(*byte) == 0));
+        pages.add(other.range);
+        pages.stop(Deadline::after(SOON));
+        assert_eq!(other.huge_bytes(), 0);
     }
 
     #[test]
