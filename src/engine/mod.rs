@@ -3,7 +3,8 @@
 //! One engine is one segment: a name peers open, registered memory, and transfers to and from other segments.
 //! The parts stand in their own files: `memory` (register, unregister), `segments` (open, refresh, probe, notes),
 //! `submit` (from requests to jobs), `dispatch` (from blocks to a transport), `passive` (what peers ask of us),
-//! `npu` (opening the vendor's libraries on first use), `process` (the engines of this process), `shutdown`.
+//! `npu` (opening the vendor's libraries on first use), `process` (the engines of this process), `published` (the
+//! entry in a metadata service), `shutdown`.
 //!
 //! Invariants: nothing is opened at creation but our own listeners; CANN is opened on the first use of an NPU.
 //! No call waits without a deadline. After [`Engine::close`], or in a child after `fork`, every call answers

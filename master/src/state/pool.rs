@@ -6,10 +6,11 @@
 //!
 //! Before the first step there is a hint. When the last connection closes on which a client has pinged or mounted, it
 //! has most likely ended, and a writer sent to its memory would fail until it is suspect. Its segments are *doubtful*
-//! until it is heard again: puts pass them over as long as another segment has room, and readers are told of other
-//! replicas first. A client that only changes its connection loses nothing by that: its next heartbeat, a second later,
-//! ends it, nothing was unmounted, and a pool that has no other segment goes on. (A failed transfer is no such hint: the
-//! writer that revokes its put may be the one that is cut off, and would turn the whole pool against its owners.)
+//! until it is heard again: puts pass them over as long as another segment has room, or gets it by one eviction, and
+//! readers are told of other replicas first. A client that only changes its connection loses nothing by that: its next
+//! heartbeat, a second later, ends it, nothing was unmounted, and a pool that has no other segment goes on. (A failed
+//! transfer is no such hint: the writer that revokes its put may be the one that is cut off, and would turn the whole
+//! pool against its owners.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
