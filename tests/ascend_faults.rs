@@ -276,6 +276,38 @@ fn a_call_that_hangs_delays_its_channel_only() {
     assert!(wait_until(LONG, || hung.is_finished()));
 }
 
+/// What waits is handed over together, so that one request is launched while another one's bytes are on their way.
+#[test]
+fn requests_that_wait_are_launched_one_behind_another() {
+    if !inside("requests_that_wait_are_launched_one_behind_another", &[]) {
+        return;
+    }
+    let (a, b) = (node(0), node(1));
+    let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
+    a.must_transfer(&b, Direction::Write, &[(near, far, 10)]);
+    // The other two come while the first is being launched.
+    faults("HcclBatchPut=delay:500@1");
+    assert_eq!(ask("reset").trim(), "ok");
+    let batches: Vec<_> = (0..3)
+        .map(|_| {
+            let (batch, submitted) = a.start(&b, Direction::Write, &[(near, far, 10)], soon());
+            submitted.unwrap();
+            batch
+        })
+        .collect();
+    for batch in batches {
+        assert!(finished(&batch).0.is_success(), "{:?}", batch.first_error());
+    }
+    let log = ask("log");
+    let calls: Vec<&str> = log.split(';').filter_map(|call| call.split([' ', '/']).nth(1)).collect();
+    let puts: Vec<usize> = (0..calls.len()).filter(|call| calls[*call] == "HcclBatchPut").collect();
+    assert_eq!(puts.len(), 3, "{log}");
+    assert!(
+        !calls[..puts[2]].contains(&"aclrtSynchronizeEventWithTimeout"),
+        "a wait between launches: {log}"
+    );
+}
+
 #[test]
 fn no_call_goes_to_a_device_nobody_named() {
     if !inside("no_call_goes_to_a_device_nobody_named", &[]) {

@@ -57,10 +57,10 @@
 //! both(n) = max( d(n) / 2 , n / wire )
 //! ```
 //!
-//! That is more than slots can give in any cell of the first number above, takes no copies, and begins at once; threads
-//! that launch side by side gain more by slots as long as blocks are short. [`choose`](super::choose) takes it where it
-//! may ([`Allowed::Any`](super::Allowed::Any)) and is modelled at least 5 % faster than direct. The model says nothing
-//! of how one device's launches disturb another's, because nothing is known of it.
+//! That is more than slots can give in any cell of the first number above, takes no copies, and begins at once. Of the
+//! second number only short blocks over RoCE on A2 are higher. [`choose`](super::choose) takes it where it may
+//! ([`Allowed::Any`](super::Allowed::Any)) and is modelled at least 5 % faster than direct. The model says nothing of how
+//! one device's launches disturb another's, because nothing is known of it.
 //!
 //! # How close
 //!

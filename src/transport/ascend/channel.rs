@@ -245,6 +245,12 @@ impl Channel {
         }
     }
 
+    /// Whether a request waits to be started.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.state.lock().queue.is_empty()
+    }
+
     /// The worker is done with a request.
     pub fn settle(&self, request: &Arc<Request>) {
         let mut state = self.state.lock();
