@@ -17,7 +17,8 @@ use fickle::Fickle;
 use mooncake::config::Config;
 use mooncake::engine::{Direction, Engine, EngineOptions, Request};
 use mooncake::error::Code;
-use mooncake_test_support::{Child, wait_until};
+use mooncake_test_support::{Child, loopback, wait_until};
+use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(60);
 /// What an end may take at most; see the steps in `engine/shutdown.rs`.
@@ -53,11 +54,42 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Threads of this process that look after an entry.
-fn looking() -> usize {
+/// Threads of this process of that name.
+fn threads(name: &str) -> usize {
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
-    let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).ok();
-    threads.flatten().filter_map(name).filter(|name| name.trim() == "mct-entry").count()
+    let name_of = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).ok();
+    threads.flatten().filter_map(name_of).filter(|found| found.trim() == name).count()
+}
+
+/// Threads of this process that look after an entry. A thread has the name of who started it until it names itself,
+/// so this waits until none but the caller has the caller's.
+fn looking() -> usize {
+    let own = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+    assert!(wait_until(LONG, || threads(own.trim()) == 1), "a thread that does not name itself");
+    threads("mct-entry")
+}
+
+/// A descriptor as the service has it, apart from its time.
+fn content(descriptor: &str) -> Value {
+    let mut content: Value = serde_json::from_str(descriptor).unwrap();
+    content["timestamp"] = json!("");
+    content
+}
+
+/// A descriptor as another engine of ours would write it.
+fn of_another(descriptor: &str) -> String {
+    let mut other = content(descriptor);
+    let id = &mut other["mooncake_transfer"]["incarnation"]["id"];
+    assert_eq!(id.as_str().map(str::len), Some(32));
+    *id = json!("0".repeat(32));
+    other.to_string()
+}
+
+/// A descriptor as an engine of another kind would write it.
+fn of_another_kind(descriptor: &str) -> String {
+    let mut other = content(descriptor);
+    assert!(other.as_object_mut().unwrap().shift_remove("mooncake_transfer").is_some());
+    other.to_string()
 }
 
 #[test]
@@ -85,6 +117,12 @@ fn who_registers_nothing_more_is_known_again_after_the_service_forgot() {
     let told = service.changes().len();
     assert!(wait_until(LONG, || service.asked() >= asked + 6));
     assert_eq!(service.changes().len(), told);
+    // Most looks are at the place alone.
+    let looks = || (service.looks_at("rpc_meta%2Ftarget"), service.looks_at("ram%2Ftarget"));
+    let (places, descriptors) = looks();
+    assert!(wait_until(LONG, || looks().1 >= descriptors + 2));
+    let (places, descriptors) = (looks().0 - places, looks().1 - descriptors);
+    assert!(places > 5 * (descriptors - 1), "{places} looks at the place, {descriptors} at the descriptor");
     service.refuse(true);
     service.forget();
     assert!(wait_until(LONG, || service.changes().len() >= told + 2));
@@ -102,14 +140,12 @@ fn news_that_was_not_taken_is_told_later() {
     let memory = vec![7_u8; LENGTH];
     target.register(address(&memory), LENGTH as u64, "*").unwrap();
     service.refuse(true);
-    let before = service.changes().len();
     target.unregister(address(&memory)).unwrap();
+    let stands = || service.value("ram%2Ftarget").unwrap();
+    let names_none = || stands().contains("\"buffers\":[]");
+    assert!(!names_none(), "{}", stands());
     service.refuse(false);
-    let told = || {
-        let changes = service.changes();
-        changes.len() > before + 1 && changes.last().is_some_and(|(_, body)| body.contains("\"buffers\":[]"))
-    };
-    assert!(wait_until(LONG, told), "{:?}", service.changes());
+    assert!(wait_until(LONG, names_none), "{}", stands());
     target.close();
 }
 
@@ -118,33 +154,101 @@ fn a_name_that_another_engine_took_is_left_to_it() {
     let _alone = alone();
     let service = Fickle::start();
     let target = engine("target", &service.uri, Some(Duration::from_millis(20)));
-    service.replace("rpc_meta%2Ftarget", r#"{"ip_or_host_name":"127.0.0.1","rpc_port":9}"#);
+    let memory = vec![7_u8; LENGTH];
+    target.register(address(&memory), LENGTH as u64, "*").unwrap();
+    // There is something to say, so that the engine is not just quiet because all is well.
+    service.refuse(true);
+    target.unregister(address(&memory)).unwrap();
+    let descriptor = of_another(&service.value("ram%2Ftarget").unwrap());
+    let place = r#"{"ip_or_host_name":"127.0.0.1","rpc_port":9}"#;
+    service.replace("rpc_meta%2Ftarget", place);
+    service.replace("ram%2Ftarget", &descriptor);
+    // The look that began before that is over after two requests more.
+    let asked = service.asked();
+    assert!(wait_until(LONG, || service.asked() >= asked + 5));
+    service.refuse(false);
     let (asked, told) = (service.asked(), service.changes().len());
     assert!(wait_until(LONG, || service.asked() >= asked + 5));
-    assert_eq!(service.changes().len(), told);
+    let error = target.register(address(&memory), LENGTH as u64, "*").unwrap_err();
+    assert_eq!(error.code(), Code::Metadata, "{error}");
+    assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
     target.close();
+    assert_eq!(service.changes().len(), told, "{:?}", service.changes());
+    assert_eq!(service.value("rpc_meta%2Ftarget").as_deref(), Some(place));
+    assert_eq!(service.value("ram%2Ftarget"), Some(descriptor));
+}
+
+#[test]
+fn what_others_wrote_over_a_living_engine_s_descriptor_is_told_again() {
+    let _alone = alone();
+    let service = Fickle::start();
+    let target = engine("target", &service.uri, Some(Duration::from_millis(20)));
+    let memory = vec![7_u8; LENGTH];
+    let older = service.value("ram%2Ftarget").unwrap();
+    target.register(address(&memory), LENGTH as u64, "*").unwrap();
+    let own = service.value("ram%2Ftarget").unwrap();
+    // Another's late word, one of another kind, and a late one of this engine itself.
+    for other in [of_another(&own), of_another_kind(&own), older] {
+        service.replace("ram%2Ftarget", &other);
+        let again = || content(&service.value("ram%2Ftarget").unwrap()) == content(&own);
+        assert!(wait_until(LONG, again), "{:?} over {other}", service.value("ram%2Ftarget"));
+    }
+    target.close();
+    assert_eq!(service.keys(), [""; 0]);
+}
+
+#[test]
+fn the_end_takes_out_what_is_its_own() {
+    type Writer = fn(&str) -> String;
+    let _alone = alone();
+    // Whose descriptor stands at the end, whether the place of the engine does, and how many keys are left.
+    let cases: [(Writer, bool, usize); 5] = [
+        (of_another, true, 2), // one that has the same address after this engine
+        (of_another, false, 1),
+        (of_another_kind, false, 1),
+        (of_another_kind, true, 0), // whose place it is not
+        (str::to_owned, false, 0),
+    ];
+    for (index, (descriptor, place, left)) in cases.into_iter().enumerate() {
+        let service = Fickle::start();
+        let target = engine("target", &service.uri, None);
+        service.replace("ram%2Ftarget", &descriptor(&service.value("ram%2Ftarget").unwrap()));
+        if !place {
+            service.forget_one("rpc_meta%2Ftarget");
+        }
+        target.close();
+        assert_eq!(service.keys().len(), left, "case {index}: {:?}", service.changes());
+    }
+}
+
+#[test]
+fn the_entry_goes_although_the_service_does_not_say_whose_it_is() {
+    let _alone = alone();
+    let service = Fickle::start();
+    let target = engine("target", &service.uri, None);
+    service.hide(true);
+    target.close();
+    assert_eq!(service.keys(), [""; 0], "{:?}", service.changes());
 }
 
 #[test]
 fn nobody_looks_where_there_is_nothing_to_forget() {
     let _alone = alone();
     // Those of tests before this one end in their own time.
-    let before = 0;
-    assert!(wait_until(LONG, || looking() == before));
-    let alone = engine("127.0.0.1", "P2PHANDSHAKE", Some(Duration::from_millis(20)));
-    assert_eq!(looking(), before);
+    assert!(wait_until(LONG, || looking() == 0));
     let service = Fickle::start();
+    let alone = engine(&loopback::host(), "P2PHANDSHAKE", Some(LONG * 100));
+    assert_eq!(looking(), 0, "peer to peer");
     let off = engine("off", &service.uri, None);
-    assert_eq!(looking(), before);
+    assert_eq!(looking(), 0, "turned off");
     let on = engine("on", &service.uri, Some(LONG * 100));
-    // The thread names itself once it runs.
-    assert!(wait_until(LONG, || looking() == before + 1));
+    assert_eq!(looking(), 1);
     let begun = Instant::now();
     for engine in [alone, off, on] {
         engine.close();
     }
     assert!(begun.elapsed() < LONG, "nobody waits for the next look");
-    assert!(wait_until(LONG, || looking() == before));
+    assert!(wait_until(LONG, || looking() == 0));
 }
 
 #[test]
@@ -173,8 +277,7 @@ fn the_end_is_bounded_beside_a_service_that_does_not_answer() {
     let service = Fickle::start();
     let target = engine("target", &service.uri, Some(Duration::from_millis(10)));
     let memory = vec![7_u8; LENGTH];
-    let asked = service.asked();
-    service.be_silent();
+    let asked = service.be_silent();
     std::thread::scope(|scope| {
         let opening = scope.spawn(|| target.open_segment("nobody", true));
         let registering = scope.spawn(|| target.register(address(&memory), LENGTH as u64, "*"));

@@ -21,9 +21,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] for no bytes or an unknown location, [`Code::AddressOverlapped`],
-    /// [`Code::Vendor`] when the vendor refuses, [`Code::Metadata`] when the metadata service does not take the news;
-    /// nothing is registered then. (A transfer of another thread that has used the range in that moment and does not
-    /// end keeps it registered; the message says so.)
+    /// [`Code::Vendor`] when the vendor refuses, [`Code::Metadata`] when the metadata service does not take the news, or
+    /// names another engine by this one's name; nothing is registered then. (A transfer of another thread that has
+    /// used the range in that moment and does not end keeps it registered; the message says so.)
     pub fn register(&self, address: u64, length_bytes: u64, location: &str) -> Result<()> {
         self.register_batch(&[(address, length_bytes)], location)
     }

@@ -1,9 +1,11 @@
 //! What an engine does again and again while it lives: asking for the descriptors of all open segments, where the
 //! environment wants that, and looking whether a metadata service still knows the engine.
 //!
-//! Invariants: nothing runs but in its turn; who ends the work does not wait for the turn that is under way.
+//! Invariants: nothing runs but in its turn; who ends the work does not wait for the turn that is under way; a turn
+//! that met a defect is not the last.
 
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,12 +40,15 @@ impl Periodic {
     pub(super) fn start(name: &str, engine: WeakShared, pause: Pause, work: fn(&Shared)) -> Result<Self> {
         let gate: Arc<Gate> = Arc::default();
         let on_thread = Arc::clone(&gate);
+        let shown = name.to_owned();
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 while on_thread.sleep(pause.length()) {
                     let Some(engine) = engine.upgrade() else { return };
-                    work(&engine);
+                    if catch_unwind(AssertUnwindSafe(|| work(&engine))).is_err() {
+                        log::error!("{}: a turn of {shown} met a defect; there are more", engine.name);
+                    }
                 }
             })
             .map_err(|error| {
@@ -84,7 +89,41 @@ impl Drop for Periodic {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
     use super::*;
+    use crate::config::Config;
+    use crate::engine::{Engine, EngineOptions};
+
+    const LONG: Duration = Duration::from_secs(30);
+    static TURNS: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn a_turn_that_met_a_defect_is_not_the_last() {
+        let engine = Engine::new(EngineOptions {
+            metadata: "P2PHANDSHAKE".into(),
+            local_name: "127.0.0.1".into(),
+            device: None,
+            auto_discover: false,
+            config: Config::default(),
+        })
+        .unwrap();
+        let weak = Arc::downgrade(&engine.shared);
+        let pause = Pause::Exactly(Duration::from_millis(1));
+        let _turns = Periodic::start("test-turns", weak, pause, |_| {
+            if TURNS.fetch_add(1, Ordering::Relaxed) == 0 {
+                std::panic::resume_unwind(Box::new(()));
+            }
+        })
+        .unwrap();
+        let begun = Instant::now();
+        while TURNS.load(Ordering::Relaxed) < 3 {
+            assert!(begun.elapsed() < LONG, "{} turns", TURNS.load(Ordering::Relaxed));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        engine.close();
+    }
 
     #[test]
     fn about_is_within_a_quarter_and_not_always_the_same() {

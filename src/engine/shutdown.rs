@@ -54,8 +54,9 @@ impl Shared {
                 log::error!("closing engine {}: its memory must not be freed: {error}", self.name);
             }
         }
-        // In time of its own: a peer that used up the rest must not leave the entry of an engine that is gone.
-        self.end_entry(Deadline::after(CLOSE_GRACE));
+        self.end_entry();
+        // In time of their own: what peers and the metadata service used up is not taken from who still moves memory.
+        let deadline = Deadline::after(CLOSE_GRACE);
         self.end_transports(deadline);
         self.part_from_process(&regions, &ranges, deadline);
         if let Some(control) = self.control.get() {
@@ -118,6 +119,9 @@ fn still_used(regions: &[Arc<Region>], deadline: Deadline) -> Vec<Arc<Region>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::time::Instant;
 
     use crate::batch::{Batch, Submission};
@@ -128,8 +132,12 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     fn engine() -> Arc<Engine> {
+        engine_at("P2PHANDSHAKE")
+    }
+
+    fn engine_at(metadata: &str) -> Arc<Engine> {
         Engine::new(EngineOptions {
-            metadata: "P2PHANDSHAKE".into(),
+            metadata: metadata.into(),
             local_name: "127.0.0.1".into(),
             device: None,
             auto_discover: false,
@@ -163,6 +171,82 @@ mod tests {
         assert!(process::pin(range, &batch).is_none(), "an engine that has ended gives no pins");
         let again = owner.shared.registry.reserve(&[]).map(drop).unwrap_err();
         assert_eq!(again.code(), Code::StaleHandle);
+    }
+
+    /// A metadata service that knows nothing and takes everything, until it is silent.
+    #[derive(Default)]
+    struct Service {
+        silent: AtomicBool,
+        /// Requests that had no answer until the engine gave them up.
+        given_up: AtomicUsize,
+    }
+
+    impl Service {
+        fn start() -> (Arc<Self>, String) {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let uri = format!("http://{}/metadata", listener.local_addr().unwrap());
+            let service = Arc::<Self>::default();
+            let serving = Arc::clone(&service);
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let serving = Arc::clone(&serving);
+                    std::thread::spawn(move || serving.serve(stream));
+                }
+            });
+            (service, uri)
+        }
+
+        fn serve(&self, mut stream: TcpStream) -> Option<()> {
+            let mut reader = BufReader::new(stream.try_clone().ok()?);
+            loop {
+                let (mut head, mut length) = (String::new(), 0);
+                while !head.ends_with("\r\n\r\n") {
+                    reader.read_line(&mut head).ok().filter(|read| *read > 0)?;
+                }
+                for line in head.to_lowercase().lines() {
+                    length = line
+                        .strip_prefix("content-length:")
+                        .map_or(length, |text| text.trim().parse().unwrap());
+                }
+                reader.read_exact(&mut vec![0; length]).ok()?;
+                if self.silent.load(Ordering::Acquire) {
+                    let _gone = reader.read(&mut [0]);
+                    self.given_up.fetch_add(1, Ordering::AcqRel);
+                    return None;
+                }
+                let status = if head.starts_with("GET") { "404 Not Found" } else { "200 OK" };
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).ok()?;
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_silent_metadata_service_costs_is_not_taken_from_who_moves_memory() {
+        let (service, uri) = Service::start();
+        let owner = engine_at(&uri);
+        let memory = vec![0_u8; 4096];
+        let start = memory.as_ptr().expose_provenance() as u64;
+        owner.register(start, 4096, "*").unwrap();
+        let batch = Arc::new(Batch::new(1).unwrap());
+        let submission = Submission::start(&batch, [4096], Deadline::after(LONG)).unwrap();
+        let pin = process::pin(ByteRange::new(start, 4096).unwrap(), &batch).unwrap();
+        service.silent.store(true, Ordering::Release);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let begun = Instant::now();
+                // A look at whose the entry is, and a removal.
+                while service.given_up.load(Ordering::Acquire) < 2 {
+                    assert!(begun.elapsed() < LONG, "the service is not asked");
+                    std::thread::sleep(POLL);
+                }
+                // A tenth of what it has; to see the test fail, not to see it pass.
+                std::thread::sleep(CLOSE_GRACE / 10);
+                assert!(!submission.cancelled(), "the time was used up");
+                drop(pin);
+            });
+            owner.close();
+        });
     }
 
     #[test]

@@ -18,19 +18,19 @@ use service::Service;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Incarnation};
 use crate::error::{Code, Error, Result, Stage};
 use crate::segment::SegmentDescriptor;
 
 /// Connection string of the service that needs none.
 pub const P2P_HANDSHAKE: &str = "P2PHANDSHAKE";
 
-/// What a service has of an engine that announced itself.
+/// Whose place a service names under the name of an engine that announced itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// What it announced.
+    /// Its own.
     Known,
-    /// Nothing.
+    /// None.
     Forgotten,
     /// Somebody else, with the name of that one's place.
     Taken(String),
@@ -38,23 +38,37 @@ pub enum Standing {
 
 /// A place for descriptors.
 pub trait Metadata: Send + Sync {
-    /// Makes `descriptor` known under its name.
+    /// Makes `descriptor` known under its name, and again where the listener is, if that was announced and forgotten.
     ///
     /// # Errors
-    /// [`Code::Metadata`] when the service does not take it.
+    /// [`Code::Metadata`] when the service does not take it, or somebody else has taken the name since it was
+    /// announced; then nothing is changed.
     fn publish(&self, descriptor: &SegmentDescriptor, deadline: Deadline) -> Result<()>;
+
+    /// The descriptor published under `name`; `None` when there is none.
+    ///
+    /// # Errors
+    /// What the way to the service or peer fails with; [`Code::MalformedJson`] for what is no descriptor.
+    fn published(&self, name: &str, deadline: Deadline) -> Result<Option<SegmentDescriptor>>;
 
     /// The descriptor published under `name`.
     ///
     /// # Errors
-    /// [`Code::Metadata`] when there is none; what the way to the service or peer fails with.
-    fn fetch(&self, name: &str, deadline: Deadline) -> Result<SegmentDescriptor>;
+    /// [`Code::Metadata`] when there is none; else as [`Metadata::published`].
+    fn fetch(&self, name: &str, deadline: Deadline) -> Result<SegmentDescriptor> {
+        self.published(name, deadline)?.ok_or_else(|| {
+            Error::new(Code::Metadata, Stage::Resolve, "the metadata service knows no such segment")
+                .peer(name)
+                .advice("check the name, and that the peer uses the same service and cluster id")
+        })
+    }
 
-    /// Takes the descriptor of `name` back. Not an error when there is none.
+    /// Takes back what `incarnation` announced and published under `name`. Not an error when there is nothing; what
+    /// somebody else has put there meanwhile stays.
     ///
     /// # Errors
     /// [`Code::Metadata`] when the service fails.
-    fn withdraw(&self, name: &str, deadline: Deadline) -> Result<()>;
+    fn withdraw(&self, name: &str, incarnation: &Incarnation, deadline: Deadline) -> Result<()>;
 
     /// Makes known where the handshake listener of `name` is. Nothing to do where the name says so itself.
     ///
@@ -68,7 +82,8 @@ pub trait Metadata: Send + Sync {
     /// [`Code::Metadata`] when nobody has announced it.
     fn locate(&self, name: &str, deadline: Deadline) -> Result<Endpoint>;
 
-    /// Whether the service still has what was announced and published under the name of this engine; a cheap look.
+    /// Whether the service still has what was announced under the name of this engine; a cheap look, which says
+    /// nothing of the descriptor.
     ///
     /// # Errors
     /// [`Code::Metadata`] when the service fails.
@@ -79,6 +94,17 @@ pub trait Metadata: Send + Sync {
 
     /// Whether names are addresses of the peers themselves.
     fn is_peer_to_peer(&self) -> bool;
+}
+
+/// Why an engine whose name names another place says nothing to the service.
+pub(crate) fn taken(name: &str, other: &str) -> Error {
+    Error::new(
+        Code::Metadata,
+        Stage::Resolve,
+        format!("the metadata service names {other} under this engine's name"),
+    )
+    .peer(name)
+    .advice("give each engine a name of its own")
 }
 
 /// The service a connection string names.

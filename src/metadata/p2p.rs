@@ -3,7 +3,7 @@
 use super::{Metadata, Standing};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Incarnation};
 use crate::error::Result;
 use crate::handshake::fetch_descriptor;
 use crate::segment::SegmentDescriptor;
@@ -27,14 +27,14 @@ impl Metadata for PeerToPeer {
         Ok(())
     }
 
-    fn fetch(&self, name: &str, deadline: Deadline) -> Result<SegmentDescriptor> {
+    fn published(&self, name: &str, deadline: Deadline) -> Result<Option<SegmentDescriptor>> {
         let peer: Endpoint = name.parse()?;
         let bytes = fetch_descriptor(&peer, &[], &self.config, deadline)?;
-        SegmentDescriptor::decode(&bytes).map_err(|error| error.peer(name))
+        SegmentDescriptor::decode(&bytes).map(Some).map_err(|error| error.peer(name))
     }
 
     /// Nothing to do: the listener's end is the descriptor's.
-    fn withdraw(&self, _: &str, _: Deadline) -> Result<()> {
+    fn withdraw(&self, _: &str, _: &Incarnation, _: Deadline) -> Result<()> {
         Ok(())
     }
 

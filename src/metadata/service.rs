@@ -1,12 +1,19 @@
 //! Descriptors in a service apart: what is common to every store of keys and values.
+//!
+//! Whose a name is, the place says: who has it may write the descriptor, and nobody else does. So every word looks at
+//! the place first, and leaves everything alone where it is another's.
+//!
+//! Limits: the stores have no "only if", so that who takes a name over between the look and the word behind it is
+//! overwritten, or taken out; an engine of ours finds that at its next look and says it again. And a word that the
+//! service did not answer in time may be applied later, after the end of who sent it.
 
 use parking_lot::Mutex;
 
 use super::keys::{Keys, decode_place, encode_place};
-use super::{Metadata, Standing};
+use super::{Metadata, Standing, taken};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Incarnation};
 use crate::error::{Code, Error, Result, Stage};
 use crate::handshake;
 use crate::segment::SegmentDescriptor;
@@ -29,7 +36,7 @@ pub(super) struct Service<S> {
     keys: Keys,
     config: Config,
     /// The key and the value by which peers find our own handshake listener, once it was announced.
-    own_place: Mutex<Option<(String, Vec<u8>)>>,
+    own_place: Mutex<Option<Place>>,
 }
 
 impl<S: Store> Service<S> {
@@ -68,45 +75,85 @@ impl<S: Store> Service<S> {
     }
 }
 
+/// The key and the value of a place.
+type Place = (String, Vec<u8>);
+
 impl<S: Store> Service<S> {
-    /// Says again where our own listener is, when the service has forgotten it: one that keeps everything in memory
-    /// was started again.
-    fn restore_place(&self, deadline: Deadline) -> Result<()> {
-        let Some((key, place)) = self.own_place.lock().clone() else { return Ok(()) };
-        if self.store.get(&key, deadline)?.is_none() {
-            log::info!("the metadata service has forgotten where we are: it is told again");
-            self.store.put(&key, &place, deadline)?;
+    /// What the service has where `own` was announced.
+    fn standing_of(&self, (key, own): &Place, deadline: Deadline) -> Result<Standing> {
+        Ok(match self.store.get(key, deadline)? {
+            None => Standing::Forgotten,
+            Some(place) if place.trim_ascii() == own.trim_ascii() => Standing::Known,
+            Some(place) => Standing::Taken(
+                decode_place(&place, "").map_or_else(|_| "another place".to_owned(), |place| place.session()),
+            ),
+        })
+    }
+
+    /// Whether the name of an engine that ends has become another's.
+    fn is_anothers(
+        &self,
+        name: &str,
+        own: &Place,
+        incarnation: &Incarnation,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        let place = self.standing_of(own, deadline)?;
+        if matches!(place, Standing::Taken(_)) {
+            return Ok(true);
         }
-        Ok(())
+        let Some(bytes) = self.store.get(&self.keys.segment(name), deadline)? else { return Ok(false) };
+        let found = SegmentDescriptor::decode(&bytes).ok();
+        Ok(match found.as_ref().and_then(SegmentDescriptor::incarnation) {
+            // Our listener is gone: who comes after us may have its very address.
+            Some(found) => found != incarnation,
+            // Upstream's descriptors name no incarnation; where the place is ours, so is the name.
+            None => place == Standing::Forgotten,
+        })
     }
 }
 
 impl<S: Store> Metadata for Service<S> {
     fn publish(&self, descriptor: &SegmentDescriptor, deadline: Deadline) -> Result<()> {
-        let bytes = descriptor.encode();
-        self.store
-            .put(&self.keys.segment(&descriptor.name), &bytes, deadline)
-            .and_then(|()| self.restore_place(deadline))
-            .map_err(|error| error.peer(&descriptor.name))
-    }
-
-    fn fetch(&self, name: &str, deadline: Deadline) -> Result<SegmentDescriptor> {
-        let bytes = self.store.get(&self.keys.segment(name), deadline).map_err(|error| error.peer(name))?;
-        let Some(bytes) = bytes else {
-            return Err(Error::new(
-                Code::Metadata,
-                Stage::Resolve,
-                "the metadata service knows no such segment",
-            )
-            .peer(name)
-            .advice("check the name, and that the peer uses the same service and cluster id"));
+        let name = &descriptor.name;
+        let told = || {
+            let own = self.own_place.lock().clone();
+            let place = own.as_ref().map(|own| self.standing_of(own, deadline)).transpose()?;
+            if let Some(Standing::Taken(other)) = &place {
+                return Err(taken(name, other));
+            }
+            self.store.put(&self.keys.segment(name), &descriptor.encode(), deadline)?;
+            if let (Some((key, own)), Some(Standing::Forgotten)) = (&own, place) {
+                // One that keeps everything in memory was started again.
+                log::info!("the metadata service has forgotten where we are: it is told again");
+                self.store.put(key, own, deadline)?;
+            }
+            Ok(())
         };
-        SegmentDescriptor::decode(&bytes).map_err(|error| error.peer(name))
+        told().map_err(|error| error.peer(name))
     }
 
-    fn withdraw(&self, name: &str, deadline: Deadline) -> Result<()> {
-        self.own_place.lock().take();
-        let place = self.store.delete(&self.keys.place(name), deadline);
+    fn published(&self, name: &str, deadline: Deadline) -> Result<Option<SegmentDescriptor>> {
+        let bytes = self.store.get(&self.keys.segment(name), deadline).map_err(|error| error.peer(name))?;
+        bytes.map(|bytes| SegmentDescriptor::decode(&bytes)).transpose().map_err(|error| error.peer(name))
+    }
+
+    fn withdraw(&self, name: &str, incarnation: &Incarnation, deadline: Deadline) -> Result<()> {
+        let Some(own) = self.own_place.lock().take() else { return Ok(()) };
+        // A service that is silent when it is asked has half of the time left for what it is told.
+        let look = Deadline::after(deadline.remaining() / 2);
+        match self.is_anothers(name, &own, incarnation, look) {
+            Ok(true) => {
+                log::info!("{name}: the name is another engine's by now, whose entry stays");
+                return Ok(());
+            }
+            Ok(false) => {}
+            // An entry that is left keeps the name from upstream's engines for good and costs every peer a wait;
+            // that of an engine of ours, taken out in error, is back after its next look. And who cannot be asked is
+            // far more often slow than taken over in that very moment.
+            Err(error) => log::debug!("{name}: the entry is taken out unseen: {error}"),
+        }
+        let place = self.store.delete(&own.0, deadline);
         self.store.delete(&self.keys.segment(name), deadline).and(place).map_err(|error| error.peer(name))
     }
 
@@ -130,16 +177,8 @@ impl<S: Store> Metadata for Service<S> {
     }
 
     fn standing(&self, name: &str, deadline: Deadline) -> Result<Standing> {
-        let Some((key, own)) = self.own_place.lock().clone() else { return Ok(Standing::Known) };
-        Ok(match self.store.get(&key, deadline)? {
-            None => Standing::Forgotten,
-            Some(place) if place.trim_ascii() != own.trim_ascii() => Standing::Taken(
-                decode_place(&place, "").map_or_else(|_| "another place".to_owned(), |place| place.session()),
-            ),
-            // Who clears up after clients that were silent for long may take one without the other.
-            Some(_) if self.store.get(&self.keys.segment(name), deadline)?.is_none() => Standing::Forgotten,
-            Some(_) => Standing::Known,
-        })
+        let Some(own) = self.own_place.lock().clone() else { return Ok(Standing::Known) };
+        self.standing_of(&own, deadline).map_err(|error| error.peer(name))
     }
 
     fn address(&self) -> Option<Endpoint> {

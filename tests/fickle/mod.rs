@@ -7,9 +7,11 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+
+use mooncake_test_support::loopback;
 
 /// Longest time in which a late service waits before it serves all the same.
 pub const LATE: Duration = Duration::from_millis(700);
@@ -22,8 +24,12 @@ struct State {
     changes: Vec<(String, String)>,
     /// Requests of any kind that have come.
     asked: usize,
+    /// Looks at each key that have come.
+    looks: HashMap<String, usize>,
     /// News is not taken.
     refuses: bool,
+    /// Nobody gets to see a value.
+    hides: bool,
     /// News is taken only after the next removal, or after [`LATE`].
     late: bool,
     /// Requests are read and never answered.
@@ -44,16 +50,19 @@ struct Shared {
 
 impl Fickle {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let uri = format!("http://127.0.0.1:{}/metadata", listener.local_addr().unwrap().port());
+        let listener = loopback::listen();
+        let uri = format!("http://{}/metadata", listener.local_addr().unwrap());
         let shared: Arc<Shared> = Arc::default();
         let serving = Arc::clone(&shared);
-        std::thread::spawn(move || {
+        // Named, so that tests that count threads know it, and those it starts.
+        let named = std::thread::Builder::new().name("fickle".into());
+        let serve = move || {
             for stream in listener.incoming().flatten() {
                 let serving = Arc::clone(&serving);
                 std::thread::spawn(move || serving.serve(stream));
             }
-        });
+        };
+        drop(named.spawn(serve).unwrap());
         Self { uri, shared }
     }
 
@@ -66,12 +75,22 @@ impl Fickle {
         self.set(|state| state.refuses = refuses);
     }
 
+    pub fn hide(&self, hides: bool) {
+        self.set(|state| state.hides = hides);
+    }
+
     pub fn be_late(&self) {
         self.set(|state| state.late = true);
     }
 
-    pub fn be_silent(&self) {
-        self.set(|state| state.silent = true);
+    /// Gives the number of requests that had come till then: whatever comes after it is held.
+    pub fn be_silent(&self) -> usize {
+        let mut asked = 0;
+        self.set(|state| {
+            state.silent = true;
+            asked = state.asked;
+        });
+        asked
     }
 
     /// What a restart does to a service that keeps everything in memory.
@@ -90,6 +109,19 @@ impl Fickle {
             let key = state.values.keys().find(|key| key.ends_with(end)).cloned().unwrap();
             state.values.insert(key, value.into());
         });
+    }
+
+    /// The value of the key that ends so.
+    pub fn value(&self, end: &str) -> Option<String> {
+        let state = self.shared.state.lock().unwrap();
+        let value = state.values.iter().find(|(key, _)| key.ends_with(end)).map(|(_, value)| value.clone());
+        value.map(|value| String::from_utf8(value).unwrap())
+    }
+
+    /// Looks at keys that end so.
+    pub fn looks_at(&self, end: &str) -> usize {
+        let state = self.shared.state.lock().unwrap();
+        state.looks.iter().filter(|(key, _)| key.ends_with(end)).map(|(_, count)| count).sum()
     }
 
     pub fn keys(&self) -> Vec<String> {
@@ -128,7 +160,9 @@ impl Shared {
             let (method, key) = (words.next()?, words.next()?.to_owned());
             let mut state = self.state.lock().ok()?;
             state.asked += 1;
-            if method != "GET" {
+            if method == "GET" {
+                *state.looks.entry(key.clone()).or_default() += 1;
+            } else {
                 let body = String::from_utf8(body.clone()).ok()?;
                 state.changes.push((format!("{method} {key}"), body));
             }
@@ -151,6 +185,7 @@ impl Shared {
                 "PUT" if state.refuses => ("500 No", Vec::new()),
                 "PUT" => (state.values.insert(key, body), ("200 OK", Vec::new())).1,
                 "DELETE" => (state.values.remove(&key), ("200 OK", Vec::new())).1,
+                _ if state.hides => ("500 No", Vec::new()),
                 _ => state
                     .values
                     .get(&key)
