@@ -6,8 +6,9 @@
 //! taken out where somebody else has taken the name. Peer to peer there is no entry, and nothing of this is used.
 //!
 //! Two limits: a program that exits as soon as the engine is closed may end before that last word, and then the entry
-//! stays; and a word that the service did not answer in time may be applied after the entry was taken out. Who takes
-//! the name next finds that nobody answers at such an entry, and overwrites it.
+//! stays; and a word that the service did not answer in time may be applied after the entry was taken out. The next
+//! engine of ours with the name finds that nobody answers at such an entry, and takes it over; upstream's is refused by
+//! the stock servers as long as the place stands.
 
 use parking_lot::{Condvar, Mutex};
 

@@ -4,8 +4,9 @@
 //! the place first, and leaves everything alone where it is another's.
 //!
 //! Limits: the stores have no "only if", so that who takes a name over between the look and the word behind it is
-//! overwritten, or taken out; an engine of ours finds that at its next look and says it again. And a word that the
-//! service did not answer in time may be applied later, after the end of who sent it.
+//! overwritten, or taken out; an engine of ours finds that when it looks, and says it again. A word that the service
+//! did not answer in time may be applied later, after the end of who sent it. And at its end an engine leaves its place
+//! to another engine's descriptor: one that came after it may have its very address.
 
 use parking_lot::Mutex;
 
