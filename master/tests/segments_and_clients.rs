@@ -174,6 +174,77 @@ fn nothing_of_a_client_in_doubt_is_evicted_for_space_that_is_short_elsewhere() {
 }
 
 #[test]
+fn before_a_put_fails_room_is_made_with_a_client_in_doubt() {
+    const PIECE: u64 = 64 << 10;
+    let state = state(Policy { lease_ttl_ms: 10_000, ..Policy::default() });
+    let (a, b) = (uuid(1), uuid(2));
+    state.remount(&[segment(1, "a", MIB)], a, Moment(1)).expect("mount");
+    let any = ReplicateConfig::default();
+    let one = |key: &str, now: u64| {
+        put(&state, b, key.as_bytes(), PIECE, &any, Moment(now))
+            .map(|replicas| owner_of(&state, place(&replicas[0]).0))
+    };
+    let evicted = || state.metrics().evicted_objects.get();
+    for index in 0..16 {
+        assert_eq!(one(&format!("cold{index}"), 1).as_deref(), Ok("a"));
+    }
+    // A full pool that has no other segment goes on.
+    assert!(state.heard_on(a, 10));
+    state.connection_closed(10, &[a]);
+    for index in 0..16 {
+        assert_eq!(one(&format!("alone{index}"), 10_000).as_deref(), Ok("a"));
+    }
+    assert!((16..24).contains(&evicted()), "{} objects had to go", evicted());
+
+    // So does one whose other segment is full of what may not be evicted.
+    state.remount(&[segment(2, "b", MIB)], b, Moment(20_000)).expect("mount");
+    for index in 0..16 {
+        let key = format!("warm{index}");
+        // What was evicted last has left room with a, which is in doubt: nothing goes there.
+        assert_eq!(one(&key, 20_000).as_deref(), Ok("b"));
+        assert!(state.exists(key.as_bytes(), Moment(20_000)));
+    }
+    for index in 0..16 {
+        assert_eq!(one(&format!("late{index}"), 20_001).as_deref(), Ok("a"));
+    }
+    let before = evicted();
+    assert!((28..48).contains(&before), "{before} objects had to go");
+
+    // Of one that is silent nothing goes: no put would go there.
+    state.ping(a, Moment(21_000));
+    state.ping(b, Moment(25_500));
+    state.look(Moment(25_500));
+    assert_eq!((state.metrics().clients_suspected.get(), state.metrics().clients_expired.get()), (1, 0));
+    assert_eq!(one("never", 25_500), Err(ErrorCode::NO_AVAILABLE_HANDLE));
+    assert_eq!(evicted(), before);
+}
+
+#[test]
+fn a_search_in_vain_is_not_repeated_before_a_time_that_grows_with_all_it_went_through() {
+    let state = state(Policy { lease_ttl_ms: 1000, ..Policy::default() });
+    let (a, b) = (uuid(1), uuid(2));
+    let any = ReplicateConfig::default();
+    state.remount(&[segment(1, "a", 64 * MIB)], a, Moment(1)).expect("mount");
+    for index in 0..25_000 {
+        put(&state, b, format!("small{index}").as_bytes(), 64, &any, Moment(1)).expect("space");
+    }
+    assert!(state.heard_on(a, 10));
+    state.connection_closed(10, &[a]);
+    state.remount(&[segment(2, "b", MIB)], b, Moment(2)).expect("mount");
+    let owner = |key: &str, now: u64| {
+        let replicas = put(&state, b, key.as_bytes(), MIB, &any, Moment(now)).expect("with a there is room");
+        owner_of(&state, place(&replicas[0]).0)
+    };
+    assert_eq!(owner("leased", 3), "b");
+    assert!(state.exists(b"leased", Moment(5012 - 1000)));
+    // That goes through 25,000 objects of a for the one of b: 5 ms beside the 10.
+    assert_eq!(owner("first", 5000), "a");
+    assert_eq!(owner("within the pause", 5014), "a");
+    assert_eq!(owner("after the pause", 5015), "b");
+    assert_eq!(state.metrics().evicted_objects.get(), 1);
+}
+
+#[test]
 fn replicas_go_to_different_names_as_far_as_there_are_any() {
     let state = state(Policy::default());
     let segments = [segment(1, "a", MIB), segment(2, "b", MIB), segment(3, "b", MIB)];

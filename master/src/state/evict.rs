@@ -7,19 +7,20 @@
 //! youngest member, and goes whole.
 //!
 //! Unlike upstream's, a put that finds no space evicts within its own call. It takes only what gives space where puts
-//! go: an object whose owners are all in doubt, or silent, would be lost for nothing. (A group has space there if one
-//! of its members has.)
+//! go: an object whose owners are all in doubt, or silent, would be lost for nothing. Only a put that goes to clients
+//! in doubt, because the others have nothing left to give, takes what lies with those, too; with silent ones never. (A
+//! group has space there if one of its members has.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::object::{Object, Replica};
 use super::segment::SegmentStatus;
 use super::{SHARDS, State};
 use crate::moment::Moment;
 
-/// Pause after an eviction that found nothing, in milliseconds, and the objects that make it one longer.
+/// Pause after an eviction that found nothing, in milliseconds, and the objects looked at that make it one longer.
 const SEARCH_PAUSE_MS: u64 = 10;
 const OBJECTS_PER_PAUSE_MS: u64 = 5000;
 
@@ -60,28 +61,54 @@ impl Unit {
     }
 }
 
-/// What an eviction is for.
+/// From where an eviction takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Taken {
-    /// The pool as a whole, or its metadata.
+pub(super) enum Reach {
+    /// The pool as a whole: for its fill, or its metadata.
     #[default]
-    Anywhere,
-    /// Space in the segments that take puts.
-    WherePutsGo,
+    Everything,
+    /// The segments that take puts.
+    Mounted,
+    /// Those, and the ones whose client is in doubt: for a put that found no space in the others.
+    InDoubtToo,
 }
 
-impl Taken {
-    /// Whether an object's end serves that.
+impl Reach {
+    /// Whether an object's end gives space there.
     fn takes(self, object: &Object) -> bool {
-        let there = |replica: &Replica| replica.range.segment().status() == SegmentStatus::Mounted;
-        self == Self::Anywhere || object.replicas.iter().any(there)
+        let there = |replica: &Replica| match replica.range.segment().status() {
+            SegmentStatus::Mounted => true,
+            SegmentStatus::Doubtful => self == Self::InDoubtToo,
+            _ => false,
+        };
+        self == Self::Everything || object.replicas.iter().any(there)
+    }
+}
+
+/// For each reach, the moment before which nothing is to be found there.
+#[derive(Debug, Default)]
+pub(super) struct NothingUntil {
+    everything: AtomicU64,
+    mounted: AtomicU64,
+    in_doubt_too: AtomicU64,
+}
+
+impl NothingUntil {
+    const fn of(&self, reach: Reach) -> &AtomicU64 {
+        match reach {
+            Reach::Everything => &self.everything,
+            Reach::Mounted => &self.mounted,
+            Reach::InDoubtToo => &self.in_doubt_too,
+        }
     }
 }
 
 /// Everything that may be evicted, as it stood when it was looked at.
 #[derive(Debug, Default)]
 struct Census {
-    taken: Taken,
+    reach: Reach,
+    /// Objects that were looked at, which is what a census costs.
+    seen: usize,
     alone: Vec<Unit>,
     groups: HashMap<Arc<str>, Unit>,
 }
@@ -144,24 +171,15 @@ impl State {
             && self.metadata_bytes() / 10 > self.policy.metadata_budget_bytes / 10 / 20 * 19;
         if over_budget || self.fill() > self.policy.eviction_high_watermark {
             let _one = self.eviction.lock();
-            self.evict(Taken::Anywhere, now)
+            self.evict(Reach::Everything, now)
         } else {
             Evicted::default()
         }
     }
 
-    /// Evicts for a put that found no space: what lies where puts go. False if there is nothing to hope for: nothing
-    /// was evicted, by this call or by another since `epoch`.
-    pub(super) fn evict_for_space(&self, now: Moment, epoch: u64) -> bool {
-        self.evict_for_put(Taken::WherePutsGo, now, epoch)
-    }
-
-    /// As [`State::evict_for_space`] for a put that found no room for metadata, wherever the objects lie.
-    pub(super) fn evict_for_metadata(&self, now: Moment, epoch: u64) -> bool {
-        self.evict_for_put(Taken::Anywhere, now, epoch)
-    }
-
-    fn evict_for_put(&self, taken: Taken, now: Moment, epoch: u64) -> bool {
+    /// Evicts for a put that found no room within that reach. False if there is nothing to hope for: nothing was evicted
+    /// there by this call, nor anywhere by another since `epoch`, which may have made the room as well.
+    pub(super) fn evict_for_put(&self, reach: Reach, now: Moment, epoch: u64) -> bool {
         if self.policy.eviction_ratio <= 0.0 {
             return false;
         }
@@ -171,20 +189,17 @@ impl State {
             return true;
         }
         self.metrics.evictions_in_put.increment();
-        self.evict(taken, now).objects > 0
+        self.evict(reach, now).objects > 0
     }
 
     pub(super) fn eviction_epoch(&self) -> u64 {
         self.eviction_epoch.load(Ordering::Acquire)
     }
 
-    fn evict(&self, taken: Taken, now: Moment) -> Evicted {
+    fn evict(&self, reach: Reach, now: Moment) -> Evicted {
         self.metrics.evictions_attempted.increment();
         self.release_quarantined(now);
-        let nothing_until = match taken {
-            Taken::Anywhere => &self.nothing_until,
-            Taken::WherePutsGo => &self.no_space_until,
-        };
+        let nothing_until = self.nothing_until.of(reach);
         if now.0 < nothing_until.load(Ordering::Acquire) {
             return Evicted::default();
         }
@@ -192,7 +207,7 @@ impl State {
         let ratio = self.policy.eviction_ratio;
         let target = ratio.max(over + ratio);
         let lower = (target / 2.0).max(over);
-        let census = self.census(taken, now);
+        let census = self.census(reach, now);
         let count = census.objects();
         let mut evicted = Evicted::default();
         if let Some(cutoff) = census.cutoff(false, part(target, count), now) {
@@ -207,8 +222,8 @@ impl State {
         }
         if evicted.objects == 0 {
             // A pool full of leases is not searched for each put that fails: the search of a million objects takes
-            // about as long as the pause.
-            let pause_ms = SEARCH_PAUSE_MS + (count as u64) / OBJECTS_PER_PAUSE_MS;
+            // about as long as the pause, whether they lie within reach or not.
+            let pause_ms = SEARCH_PAUSE_MS + (census.seen as u64) / OBJECTS_PER_PAUSE_MS;
             nothing_until.store(now.after_ms(pause_ms).0, Ordering::Release);
         } else {
             self.eviction_epoch.fetch_add(1, Ordering::AcqRel);
@@ -219,12 +234,16 @@ impl State {
         evicted
     }
 
-    fn census(&self, taken: Taken, now: Moment) -> Census {
-        let mut census = Census { taken, ..Census::default() };
+    fn census(&self, reach: Reach, now: Moment) -> Census {
+        let mut census = Census { reach, ..Census::default() };
         for index in 0..SHARDS {
             let shard = self.shard_at(index);
-            for object in shard.iter().filter(|object| object.evictable()) {
-                let unit = Unit { useful: taken.takes(object), ..Unit::of(object, now) };
+            for object in shard.iter() {
+                census.seen += 1;
+                if !object.evictable() {
+                    continue;
+                }
+                let unit = Unit { useful: reach.takes(object), ..Unit::of(object, now) };
                 match &object.group {
                     None if unit.useful => census.alone.push(unit),
                     None => {}
@@ -259,7 +278,7 @@ impl State {
                 let unit = Unit::of(object, now);
                 object.evictable()
                     && match &object.group {
-                        None => chosen(&unit) && census.taken.takes(object),
+                        None => chosen(&unit) && census.reach.takes(object),
                         Some(group) => {
                             unit.lease_until <= now && census.groups.get(group).is_some_and(chosen)
                         }

@@ -112,10 +112,8 @@ pub struct State {
     eviction: Mutex<()>,
     /// Counts evictions, so that a put knows whether another one made room meanwhile.
     eviction_epoch: AtomicU64,
-    /// Before this moment there is nothing to evict.
-    nothing_until: AtomicU64,
-    /// The same for evictions that look only where puts go.
-    no_space_until: AtomicU64,
+    /// When an eviction may find something again.
+    nothing_until: evict::NothingUntil,
     /// Sweeps that still have to search for replicas whose segment went.
     searches: AtomicU64,
     /// Of a segment that was ever lent: what an answer has to be able to say.
@@ -155,8 +153,7 @@ impl State {
             quarantine: Mutex::new(BinaryHeap::new()),
             eviction: Mutex::new(()),
             eviction_epoch: AtomicU64::new(0),
-            nothing_until: AtomicU64::new(0),
-            no_space_until: AtomicU64::new(0),
+            nothing_until: evict::NothingUntil::default(),
             searches: AtomicU64::new(0),
             longest_name: AtomicUsize::new(0),
             random: Random::new(policy.seed),

@@ -6,11 +6,12 @@
 //!
 //! Before the first step there is a hint. When the last connection closes on which a client has pinged or mounted, it
 //! has most likely ended, and a writer sent to its memory would fail until it is suspect. Its segments are *doubtful*
-//! until it is heard again: puts pass them over as long as another segment has room, or gets it by one eviction, and
-//! readers are told of other replicas first. A client that only changes its connection loses nothing by that: its next
-//! heartbeat, a second later, ends it, nothing was unmounted, and a pool that has no other segment goes on. (A failed
-//! transfer is no such hint: the writer that revokes its put may be the one that is cut off, and would turn the whole
-//! pool against its owners.)
+//! until it is heard again: puts pass them over as long as another segment has room, or gets it by one eviction; what
+//! lies there is evicted for a put only when that is to go there because the others have nothing left to give; readers
+//! are told of other replicas first. A client that only changes its connection loses nothing by that: its next
+//! heartbeat, a second later, ends it, nothing was unmounted, and a pool that has no other segment goes on, be it full.
+//! (A failed transfer is no such hint: the writer that revokes its put may be the one that is cut off, and would turn
+//! the whole pool against its owners.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -70,6 +71,12 @@ impl View {
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.names.binary_search_by(|named| (*named.name).cmp(name)).ok()
+    }
+
+    /// Whether a segment could hold so many bytes if it were empty.
+    #[must_use]
+    pub fn has_segment_of(&self, length: u64) -> bool {
+        self.names.iter().flat_map(|named| &named.segments).any(|segment| segment.size >= length)
     }
 }
 

@@ -8,6 +8,7 @@ use mooncake_wire::{ErrorCode, Outcome};
 use smallvec::SmallVec;
 
 use super::choose::{Choice, Dice};
+use super::evict::Reach;
 use super::object::{Object, Replica, Replicas, Standing};
 use super::pool::View;
 use super::segment::Range;
@@ -17,8 +18,9 @@ use crate::journal::Record;
 use crate::metrics::Sizes;
 use crate::moment::Moment;
 
-/// Evictions one put runs before it gives up: each takes a fraction of the objects, the oldest first, and the longest
-/// free range may still be too short after the first.
+/// Evictions after which one put gives up: each takes a fraction of the objects, the oldest first, and the longest free
+/// range may still be too short after the first. Another's that ran while the put looked for space counts as one of its
+/// own. Where clients are in doubt there is one more, which takes from those.
 const MAX_EVICTIONS_PER_PUT: usize = 8;
 /// Longest key that is stored: far above any hash, and a bound on what one object costs.
 const MAX_KEY_BYTES: usize = 64 << 10;
@@ -301,18 +303,22 @@ impl State {
                     return Ok(());
                 }
             }
-            let fits = batch
-                .view
-                .names
-                .iter()
-                .flat_map(|named| &named.segments)
-                .any(|segment| segment.size >= length);
-            if fits && evictions < MAX_EVICTIONS_PER_PUT && self.evict_for_space(request.now, epoch) {
+            // What lies with clients in doubt goes last, and only if that can help.
+            let doubtful = batch.view.doubtful.as_deref();
+            let may = |view: &View, most: usize| evictions < most && view.has_segment_of(length);
+            let evicted = |reach| self.evict_for_put(reach, request.now, epoch);
+            if may(&batch.view, MAX_EVICTIONS_PER_PUT) && evicted(Reach::Mounted) {
                 evictions += 1;
-            } else if in_doubt || batch.view.doubtful.is_none() {
+            } else if in_doubt {
+                let helps = doubtful.is_some_and(|view| may(view, MAX_EVICTIONS_PER_PUT + 1));
+                if !helps || !evicted(Reach::InDoubtToo) {
+                    break;
+                }
+                evictions += 1;
+            } else if doubtful.is_none() {
                 break;
             }
-            in_doubt = batch.view.doubtful.is_some();
+            in_doubt = doubtful.is_some();
         }
         self.metrics.put_alloc_failures.increment();
         Err(ErrorCode::NO_AVAILABLE_HANDLE)
@@ -334,7 +340,7 @@ impl State {
                 room.0 = left;
                 return Ok(());
             }
-            if attempt == MAX_EVICTIONS_PER_PUT || !self.evict_for_metadata(now, epoch) {
+            if attempt == MAX_EVICTIONS_PER_PUT || !self.evict_for_put(Reach::Everything, now, epoch) {
                 break;
             }
         }
