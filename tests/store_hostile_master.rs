@@ -91,6 +91,16 @@ fn a_put_whose_owner_leaves_the_pool_goes_elsewhere_a_few_times() {
 }
 
 #[test]
+fn a_put_that_may_have_ended_before_does_not_bring_back_a_key_that_was_removed() {
+    let master = FakeMaster::start(Lie::EndIsLost);
+    let store = Store::setup(options(&master.address, 16 * MIB)).unwrap();
+    assert_eq!(code(&store.put(b"key", b"12345", &ReplicateConfig::default())), -704);
+    assert_eq!(master.ends.load(Ordering::Relaxed), 2, "the one without an answer, and its repetition");
+    assert_eq!(code(&store.put(b"key", b"12345", &ReplicateConfig::default())), 0);
+    store.close();
+}
+
+#[test]
 fn a_master_that_is_not_there_is_an_error_in_time() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut options = options(&format!("127.0.0.1:{port}"), 0);

@@ -4,6 +4,10 @@
 //! is tried anew elsewhere, a few times, and so is one whose owner leaves the pool before the value is complete. A key
 //! that exists counts as stored, and keeps its first value.
 //!
+//! That the owner has left is what the master means when it does not know the key at the end of its put. When the end
+//! was sent twice, because the connection broke, it may also mean that the first one was carried out and the key was
+//! removed since: that is the answer then, and the value is not put again.
+//!
 //! A put whose transfer could not be made quiet is not given back: the master keeps its space until no writer can
 //! be left, and only then lends it again.
 
@@ -251,17 +255,14 @@ impl Core {
                 chunk.iter().map(|entry| ObjectMeta { key: entry.key, checksum: None }).collect();
             let (client, tenant) = (self.client, self.tenant());
             let answer = match kind {
-                Kind::Put => {
-                    self.master.call(&BatchPutEnd { client, objects, replica_type, tenant }, Repeat::Harmless)
-                }
-                Kind::Upsert => {
-                    self.master.call(&BatchUpsertEnd { client, objects, tenant }, Repeat::Harmless)
-                }
+                Kind::Put => self.master.call_counted(&BatchPutEnd { client, objects, replica_type, tenant }),
+                Kind::Upsert => self.master.call_counted(&BatchUpsertEnd { client, objects, tenant }),
             };
-            match answer.and_then(|answers| counted(answers, chunk.len())) {
-                Ok(answers) => {
+            let answer = answer.and_then(|(answers, sent)| Ok((counted(answers, chunk.len())?, sent)));
+            match answer {
+                Ok((answers, sent)) => {
                     for ((entry, answer), mark) in chunk.iter().zip(answers).zip(&mut marks) {
-                        if !last && answer == Err(ErrorCode::OBJECT_NOT_FOUND) {
+                        if !last && sent == 1 && answer == Err(ErrorCode::OBJECT_NOT_FOUND) {
                             *mark = true;
                         } else {
                             set(results, entry.index, answer.map_err(Failure::from));

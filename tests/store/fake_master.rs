@@ -48,6 +48,8 @@ pub enum Lie {
     LeaseIsOver(usize),
     /// The mounted segment's first bytes, which are gone when they are written; so often, and then it keeps its word.
     OwnerLeaves(usize),
+    /// The same, but the connection ends before the first answer to the end of a put, and by the second the key is gone.
+    EndIsLost,
 }
 
 pub const LIES: [Lie; 12] = [
@@ -175,7 +177,7 @@ fn lying(
         .lock()
         .unwrap()
         .clone()
-        .filter(|_| matches!(lie, Lie::LeaseIsOver(_) | Lie::OwnerLeaves(_)));
+        .filter(|_| matches!(lie, Lie::LeaseIsOver(_) | Lie::OwnerLeaves(_) | Lie::EndIsLost));
     let (endpoint, address) = mounted.unwrap_or_else(|| ("127.0.0.1:1".to_owned(), 4096));
     // The answer that would be right in shape.
     let replica = |size| Replica {
@@ -200,10 +202,16 @@ fn lying(
         Function::BatchPutStart => {
             reply::<BatchPutStart>(vec![Ok(vec![replica(5)]); starts(body) - fewer], sequence, &mut out)
         }
-        Function::BatchPutEnd if matches!(lie, Lie::OwnerLeaves(_)) => {
+        Function::BatchPutEnd if matches!(lie, Lie::OwnerLeaves(_) | Lie::EndIsLost) => {
             let call: BatchPutEnd = Profile::V0_3_13.decode_request(body).ok()?;
             let ends = memory.ends.fetch_add(1, Ordering::Relaxed);
-            let gone = matches!(lie, Lie::OwnerLeaves(times) if ends < times);
+            if (lie, ends) == (Lie::EndIsLost, 0) {
+                return None;
+            }
+            let gone = match lie {
+                Lie::OwnerLeaves(times) => ends < times,
+                _ => ends == 1,
+            };
             let answer = if gone { Err(ErrorCode::OBJECT_NOT_FOUND) } else { Ok(()) };
             reply::<BatchPutEnd>(vec![answer; call.objects.len()], sequence, &mut out)
         }
@@ -220,7 +228,7 @@ fn lying(
         Lie::TooLong => out[8..12].copy_from_slice(&u32::MAX.to_le_bytes()),
         Lie::Truncated | Lie::HalfAndGone => out.truncate(out.len() - 1),
         Lie::Gone | Lie::Silence => out.clear(),
-        Lie::TooFew | Lie::Nowhere | Lie::LeaseIsOver(_) | Lie::OwnerLeaves(_) => {}
+        Lie::TooFew | Lie::Nowhere | Lie::LeaseIsOver(_) | Lie::OwnerLeaves(_) | Lie::EndIsLost => {}
         Lie::Trailing => out.extend_from_slice(b"more"),
         Lie::HugeCount => {
             // The number of elements follows the type's hash.

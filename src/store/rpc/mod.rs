@@ -127,6 +127,20 @@ impl Master {
         repeat: Repeat,
         deadline: Deadline,
     ) -> Outcome<M::Reply> {
+        self.call_until(method, repeat, deadline).map(|(reply, _sent)| reply)
+    }
+
+    /// Makes a call that may be repeated, with the usual deadline; answers also how often it was sent.
+    pub(super) fn call_counted<'a, M: Method<'a>>(&self, method: &M) -> Outcome<(M::Reply, usize)> {
+        self.call_until(method, Repeat::Harmless, self.deadline())
+    }
+
+    fn call_until<'a, M: Method<'a>>(
+        &self,
+        method: &M,
+        repeat: Repeat,
+        deadline: Deadline,
+    ) -> Outcome<(M::Reply, usize)> {
         let lease = self.lease(deadline)?;
         let mut sent = 0;
         loop {
@@ -135,7 +149,7 @@ impl Master {
             let failure = match connection.call(method, deadline) {
                 Ok(reply) => {
                     self.give_back(connection, lease);
-                    return Ok(reply);
+                    return Ok((reply, sent));
                 }
                 Err(error) => {
                     let closed = matches!(error, CallError::Closed | CallError::Broken(_));
