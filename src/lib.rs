@@ -93,9 +93,8 @@
 //! | `mct-entry` | one per engine that has a metadata service | looks whether the service still knows the engine, and tells it again |
 //! | `mct-copy-N` | few per engine | copies of the local transport |
 //! | `mct-copy-npuN` | one per device whose memory is copied inside the process | queues copies on a stream of its own |
-//! | `mct-bounce-N` | few per engine | copies between NPU memory and the pinned memory that goes by TCP |
 //! | `mct-host-N` | few per engine | copies between processes of one host, above what a caller's thread does itself |
-//! | `mct-bounce-N` | few per peer that is waited for, bounded | copies between a device and a peer's host memory, piece by piece |
+//! | `mct-bounce-N` | up to four per peer, sixteen per engine | copies between a device and a peer's host memory, piece by piece |
 //! | `mct-huge` | one per engine, while registered memory becomes huge pages | asks the kernel for one after another |
 //! | `mct-heartbeat` | one per store | tells the master that this client lives, and mounts its segments again |
 //! | `mct-unmap` | one per large mapping that ends, briefly | gives its pages back to the kernel, which takes long |

@@ -45,10 +45,20 @@ fn page() -> Option<usize> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    /// Longest time of a child, and the pause between two looks at it.
+    const CHILD_LIMIT: Duration = Duration::from_secs(20);
+    const CHILD_LOOK: Duration = Duration::from_millis(1);
 
     /// Whether `holds` in a child of this process, which has only the thread that runs it.
     pub(crate) fn in_a_child(holds: impl FnOnce() -> bool) -> bool {
+        in_a_child_for(CHILD_LIMIT, holds)
+    }
+
+    fn in_a_child_for(limit: Duration, holds: impl FnOnce() -> bool) -> bool {
         // SAFETY: the child runs on with this thread alone, and ends at the end of this block; what it calls is to be
         // fit for a child of a program with threads, which is what is tested.
         let child = unsafe { libc::fork() };
@@ -58,10 +68,35 @@ pub(crate) mod tests {
             unsafe { libc::_exit(if right { 7 } else { 1 }) };
         }
         assert!(child > 0);
+        // A lock that another thread held when the child was made is held in the child for ever.
+        let end = Instant::now() + limit;
         let mut status = 0;
-        // SAFETY: the status is a number that lives until the call returns.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7
+        loop {
+            // SAFETY: the status is a number that lives until the call returns.
+            match unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } {
+                0 if Instant::now() < end => std::thread::sleep(CHILD_LOOK),
+                0 => {
+                    // SAFETY: a child of ours that was not waited for yet, so that the number is nobody else's.
+                    unsafe { libc::kill(child, libc::SIGKILL) };
+                    // SAFETY: as above; a killed child ends soon, and is waited for by nobody else.
+                    unsafe { libc::waitpid(child, &raw mut status, 0) };
+                    panic!("a child has not ended within {limit:?}");
+                }
+                ended => {
+                    assert_eq!(ended, child, "{}", std::io::Error::last_os_error());
+                    return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7;
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a child has not ended")]
+    fn a_child_that_hangs_is_ended() {
+        let hangs = || loop {
+            std::thread::sleep(CHILD_LIMIT);
+        };
+        in_a_child_for(10 * CHILD_LOOK, hangs);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::loopback;
@@ -42,7 +42,21 @@ impl Gate {
 struct Shared {
     there: Gate,
     back: Gate,
-    sockets: Mutex<Vec<TcpStream>>,
+    sockets: Mutex<Sockets>,
+}
+
+#[derive(Default)]
+struct Sockets {
+    /// Both ends, once there are any.
+    open: Vec<TcpStream>,
+    /// Whether there is to be no connection any more.
+    stopped: bool,
+}
+
+impl Shared {
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Passes one connection on to a port of the loopback address. Dropping it ends the connection.
@@ -66,14 +80,7 @@ impl Detour {
         let thread = std::thread::spawn(move || {
             let Ok((caller, _)) = listener.accept() else { return };
             let Ok(target) = TcpStream::connect((loopback::address(), target_port)) else { return };
-            let Ok(copies) = [&caller, &target].map(TcpStream::try_clone).into_iter().collect() else {
-                return;
-            };
-            *on_thread.sockets.lock().unwrap_or_else(PoisonError::into_inner) = copies;
-            std::thread::scope(|scope| {
-                scope.spawn(|| pass(&caller, &target, &on_thread.there));
-                pass(&target, &caller, &on_thread.back);
-            });
+            pass_both(&caller, &target, &on_thread);
         });
         Self { port, shared, thread: Some(thread) }
     }
@@ -106,9 +113,13 @@ impl Drop for Detour {
     fn drop(&mut self) {
         // In case that nobody has connected.
         drop(TcpStream::connect((loopback::address(), self.port)));
-        for socket in &*self.shared.sockets.lock().unwrap_or_else(PoisonError::into_inner) {
-            // Fails when the connection is over already.
-            let _ = socket.shutdown(Shutdown::Both);
+        {
+            let mut sockets = self.shared.sockets();
+            sockets.stopped = true;
+            for socket in &sockets.open {
+                // Fails when the connection is over already.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
         }
         self.let_go(Way::There);
         self.let_go(Way::Back);
@@ -119,6 +130,22 @@ impl Drop for Detour {
             panic!("the thread of a detour met a defect");
         }
     }
+}
+
+/// Both directions, unless the detour has ended meanwhile.
+fn pass_both(caller: &TcpStream, target: &TcpStream, shared: &Shared) {
+    let Ok(copies) = [caller, target].map(TcpStream::try_clone).into_iter().collect() else { return };
+    {
+        let mut sockets = shared.sockets();
+        if sockets.stopped {
+            return;
+        }
+        sockets.open = copies;
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| pass(caller, target, &shared.there));
+        pass(target, caller, &shared.back);
+    });
 }
 
 /// One direction, until either end is closed.
@@ -162,5 +189,20 @@ mod tests {
         assert_eq!(byte, [1]);
         drop(detour);
         assert_eq!(near.read(&mut byte).unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn what_connects_at_the_end_of_a_detour_is_not_passed_on() {
+        let listener = loopback::listen();
+        let near = loopback::connect(listener.local_addr().unwrap().port());
+        let (far, _) = listener.accept().unwrap();
+        let shared = Shared::default();
+        shared.sockets().stopped = true;
+        // Bytes that nobody sends would be waited for no longer than this.
+        for socket in [&near, &far] {
+            socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        }
+        pass_both(&near, &far, &shared);
+        assert!(shared.sockets().open.is_empty());
     }
 }
