@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::batch::{Batch, Help};
 use crate::deadline::Deadline;
@@ -28,7 +28,7 @@ use crate::memory::copy::Caching;
 use crate::plan::Direction;
 use crate::transport::Request;
 use pieces::Copy;
-use queue::{Queue, Queued, Shares};
+use queue::{Queue, Queued};
 use seats::{Seat, Seats};
 
 /// What is copied on the caller's thread.
@@ -78,7 +78,7 @@ pub(crate) struct Block {
 
 /// Copies blocks: at most [`MAX_BLOCKS`] and as many bytes as a piece has, so that a stop is prompt.
 pub(crate) trait Mover: Send + Sync {
-    /// Copies all of them, or fails and touches nothing any more.
+    /// Copies all of them, or fails and touches nothing any more; a panic is a failure like any other.
     fn copy(&self, direction: Direction, blocks: &[Block], caching: Caching) -> Result<()>;
 }
 
@@ -113,8 +113,10 @@ impl Assisted {
     }
 
     /// Whether all that is left of it is to say that it has failed.
-    fn is_overdue(&self) -> bool {
-        self.copy.request().is_overdue()
+    fn is_overdue(&self, now: Instant) -> bool {
+        let request = self.copy.request();
+        let submission = &request.job().submission;
+        submission.cancelled() || submission.deadline().sooner(request.deadline()).at() <= now
     }
 }
 
@@ -171,7 +173,7 @@ impl HostCopier {
         let copy =
             Arc::new(Assisted { copy: copy.in_pieces_of(piece_bytes), shared: Arc::downgrade(&self.shared) });
         let help: Weak<dyn Help> = Arc::downgrade(&copy) as Weak<dyn Help>;
-        let asleep = {
+        let signals = {
             // Held from the offer on: who takes that finds the request in the queue, or knows that it was not accepted.
             let mut queue = self.shared.queue.lock();
             if queue.stopped {
@@ -191,13 +193,13 @@ impl HostCopier {
                 }
             };
             // Those that work on something may do so for long: a mover may wait for a peer that does not answer.
-            let (before, more) = (queue.threads, helpers.saturating_sub(queue.free()));
-            self.have_threads(&mut queue, before.saturating_add(more).min(most), 1 - own)?;
-            let started = queue.threads.saturating_sub(before);
+            let more = helpers.saturating_sub(queue.free());
+            let wanted = queue.threads.saturating_add(more).min(most);
+            self.have_threads(&mut queue, wanted, 1 - own)?;
             self.shared.push(&mut queue, Queued { copy, helped });
-            queue.claim(helpers, started)
+            queue.claim(helpers)
         };
-        for _ in 0..asleep {
+        for _ in 0..signals {
             self.shared.changed.notify_one();
         }
         Ok(())
@@ -265,7 +267,7 @@ impl Shared {
     fn new(seats: Option<&'static Seats>) -> Self {
         Self {
             // Threads that have seats do not wait for anybody.
-            queue: Mutex::new(Queue { shares: seats.is_none().then(Shares::default), ..Queue::default() }),
+            queue: Mutex::new(Queue::new(seats.is_none())),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             helped: AtomicUsize::new(0),
@@ -276,25 +278,29 @@ impl Shared {
 
     fn run(&self) {
         let mut looks = false;
-        self.queue.lock().came();
-        loop {
-            let idle_since = Instant::now();
-            let Some((copy, seat)) = self.next(looks) else { break };
-            // Had it looked, would it have found this one?
-            looks = copy.copy.request().accepted().saturating_duration_since(idle_since) < IDLE_LIMIT;
-            self.work(&copy, None);
-            drop(seat);
-            self.queue.lock().ends(&copy);
-        }
+        while self.serve(&mut looks) {}
         let mut queue = self.queue.lock();
         queue.threads = queue.threads.saturating_sub(1);
         queue.idle = queue.idle.saturating_sub(1);
         self.changed.notify_all();
     }
 
+    /// A thread works on the next request; false at the end. `looks` is whether to look for it without sleeping, and is
+    /// set for the one after.
+    fn serve(&self, looks: &mut bool) -> bool {
+        let idle_since = Instant::now();
+        let Some((copy, seat)) = self.next(*looks) else { return false };
+        // Had it looked, would it have found this one?
+        *looks = copy.copy.request().accepted().saturating_duration_since(idle_since) < IDLE_LIMIT;
+        self.work(&copy, None);
+        drop(seat);
+        self.queue.lock().ends(&copy);
+        true
+    }
+
     fn push(&self, queue: &mut Queue, queued: Queued) {
         let number = self.number(&queued);
-        queue.copies.push_back(queued);
+        queue.push(queued);
         number.fetch_add(1, Ordering::Release);
     }
 
@@ -307,11 +313,8 @@ impl Shared {
         if !copy.copy.work(&self.stopping, until) {
             return;
         }
-        let mut queue = self.queue.lock();
         // Nothing of it is left to take; others may still be copying theirs.
-        if let Some(place) = queue.copies.iter().position(|queued| queued.is(copy))
-            && let Some(queued) = queue.copies.remove(place)
-        {
+        if let Some(queued) = self.queue.lock().remove(copy) {
             self.number(&queued).fetch_sub(1, Ordering::Release);
         }
     }
@@ -321,6 +324,7 @@ impl Shared {
     fn next(&self, mut looks: bool) -> Option<(Arc<Assisted>, Option<Seat<'static>>)> {
         let mut queue = self.queue.lock();
         loop {
+            queue.came();
             if let Some(found) = self.choose(&queue) {
                 queue.begins(&found.0);
                 return Some(found);
@@ -329,18 +333,28 @@ impl Shared {
                 return None;
             }
             if std::mem::take(&mut looks) {
-                queue.looking += 1;
                 drop(queue);
                 self.look(Instant::now() + IDLE_LIMIT);
                 queue = self.queue.lock();
-                queue.looked();
-            } else if queue.copies.is_empty() || self.seats.is_some() {
-                self.changed.wait(&mut queue);
-                queue.came();
-            } else if !self.changed.wait_for(&mut queue, HELD_BACK_LOOK).timed_out() {
-                queue.came();
+            } else {
+                self.sleep(&mut queue);
             }
         }
+    }
+
+    /// Sleeps until a request counts on this thread, or until it has to look at those that are held back.
+    fn sleep(&self, queue: &mut MutexGuard<'_, Queue>) {
+        let held_back = self.seats.is_none() && !queue.copies.is_empty();
+        let until = held_back.then(|| Instant::now() + HELD_BACK_LOOK);
+        queue.sleeps();
+        while !queue.wakes() {
+            match until {
+                Some(until) if self.changed.wait_until(queue, until).timed_out() => break,
+                Some(_) => {}
+                None => self.changed.wait(queue),
+            }
+        }
+        queue.woke();
     }
 
     /// A request that needs a thread, or one for which there is a core, and a seat for it.

@@ -1,6 +1,7 @@
 //! A request on its way: one string of bytes, its extents one behind another, of which threads take piece by piece.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -89,7 +90,11 @@ impl Copy {
                 };
                 let result = match stop {
                     Some(error) => Err(error),
-                    None => self.copy(from, to),
+                    // A defect costs the request, and not the thread, which may be the caller's.
+                    None => catch_unwind(AssertUnwindSafe(|| self.copy(from, to))).unwrap_or_else(|_| {
+                        log::error!("a copy for {} met a defect", self.request.job().peer);
+                        Err(Error::new(Code::Internal, Stage::Execute, "the copy met a defect"))
+                    }),
                 };
                 if let Err(error) = result {
                     self.failure.lock().get_or_insert(error);

@@ -151,6 +151,133 @@ fn what_waits_behind_a_peer_that_stands_still_ends_in_time() {
     finishes(&first);
 }
 
+/// A copier on a machine with so many cores.
+fn with_cores(name: &'static str, cores: usize) -> HostCopier {
+    let seats: &'static Seats = Box::leak(Box::new(Seats::new(cores)));
+    HostCopier { shared: Arc::new(Shared::new(Some(seats))), name, inline_bytes: INLINE_LIMIT_BYTES }
+}
+
+/// Ends though nobody waits, who would help.
+fn ends_unwaited(batch: &Batch) {
+    let until = Deadline::after(SOON);
+    while !batch.is_finished() {
+        assert!(!until.expired(), "no thread works on it");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_only_thread_is_woken_though_it_was_awake_when_it_was_counted_on_before() {
+    let copier = with_cores("test-awake", 1);
+    // It has come to the end of something, and takes the lock next: for now this test is that thread.
+    {
+        let mut queue = copier.shared.queue.lock();
+        (queue.threads, queue.idle) = (1, 1);
+    }
+    let (one, first) = request(INLINE_LIMIT_BYTES + 1);
+    copier.submit(&one, &mover(|| ())).unwrap();
+    assert!(copier.shared.serve(&mut false));
+    ends_unwaited(&first);
+    let shared = Arc::clone(&copier.shared);
+    let thread = std::thread::spawn(move || shared.run());
+    for _ in 0..3 {
+        let until = Deadline::after(SOON);
+        while copier.shared.queue.lock().asleep == 0 {
+            assert!(!until.expired(), "it does not go to sleep");
+            std::thread::yield_now();
+        }
+        let (another, batch) = request(INLINE_LIMIT_BYTES + 1);
+        copier.submit(&another, &mover(|| ())).unwrap();
+        ends_unwaited(&batch);
+    }
+    copier.stop();
+    copier.wait_stopped(Deadline::after(SOON)).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_defect_costs_its_request_and_neither_thread_nor_place() {
+    for copier in [with_cores("test-defect", 2), HostCopier::that_waits("test-defect-2")] {
+        // More often than there may be threads.
+        for round in 0..WAITING_THREAD_LIMIT + 4 {
+            let bad = mover(|| panic!("scripted"));
+            // On the caller's thread where there is such a length, and on others.
+            for length_bytes in [1000, 8 * PIECE_BYTES] {
+                let (request, batch) = request(length_bytes);
+                copier.submit(&request, &bad).unwrap();
+                if round % 2 == 0 {
+                    ends_unwaited(&batch);
+                }
+                let waited = batch.wait(Deadline::after(SOON));
+                assert!(matches!(waited, Waited::Finished(outcome) if outcome.failed == 1), "{waited:?}");
+                assert_eq!(batch.first_error().map(|error| error.code()), Some(Code::Internal));
+            }
+        }
+        let (request, batch) = request(8 * PIECE_BYTES);
+        copier.submit(&request, &mover(|| ())).unwrap();
+        ends_unwaited(&batch);
+        copier.stop();
+        copier.wait_stopped(Deadline::after(SOON)).unwrap();
+        let queue = copier.shared.queue.lock();
+        assert_eq!((queue.threads, queue.idle, queue.copies.len()), (0, 0, 0));
+    }
+}
+
+/// Whoever comes to the queue gets what a look at all of it would find.
+#[test]
+fn a_thread_gets_the_first_request_of_a_peer_without_one_and_then_the_first_that_may_have_one() {
+    let mut queue = Queue::new(true);
+    let assisted = |peer: &str, limit| {
+        let copy = Copy::new(&request_of(peer, 1000, limit).0, &mover(|| ()));
+        Arc::new(Assisted { copy, shared: Weak::new() })
+    };
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % limit as u64).unwrap()
+    };
+    let (mut running, mut seen): (Vec<Arc<Assisted>>, [usize; 4]) = (Vec::new(), [0; 4]);
+    for _ in 0..20_000 {
+        let held = |peer: &Arc<str>| running.iter().filter(|copy| copy.peer() == peer).count();
+        let room = |peer: &Arc<str>| queue.shares.as_ref().unwrap().room_for(peer) > 0;
+        let without = queue.copies.iter().find(|queued| held(queued.copy.peer()) == 0);
+        let now = Instant::now();
+        let may = || queue.copies.iter().find(|one| room(one.copy.peer()) || one.copy.is_overdue(now));
+        let wanted = without.or_else(may).map(|queued| Arc::clone(&queued.copy));
+        let found = queue.first_alone().map(|queued| Arc::clone(&queued.copy));
+        assert_eq!(found.as_ref().map(Arc::as_ptr), wanted.as_ref().map(Arc::as_ptr));
+        seen[match &found {
+            None => 0,
+            Some(copy) if held(copy.peer()) == 0 => 1,
+            Some(copy) if room(copy.peer()) => 2,
+            Some(_) => 3,
+        }] += usize::from(!queue.copies.is_empty());
+        match (below(4), found) {
+            (0, Some(copy)) if running.len() < WAITING_THREAD_LIMIT => {
+                queue.begins(&copy);
+                if below(2) == 0 {
+                    queue.remove(&copy);
+                }
+                running.push(copy);
+            }
+            (1, _) if !running.is_empty() => {
+                let copy = running.swap_remove(below(running.len()));
+                queue.ends(&copy);
+                queue.remove(&copy);
+            }
+            (2, _) if queue.copies.len() < 40 => {
+                let limit = if below(8) == 0 { Duration::ZERO } else { SOON * 60 };
+                let copy = assisted(&format!("peer {}", below(7).min(below(7))), limit);
+                queue.push(Queued { copy, helped: false });
+            }
+            _ => {}
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
+}
+
 #[test]
 fn who_helps_has_his_own_deadline() {
     let copier = HostCopier::new("test-deadline");
