@@ -15,7 +15,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use mooncake::config::Config;
-use mooncake::control::{Connection, Control, Handler, Hello, Message};
+use mooncake::control::frame::MAX_BODY_BYTES;
+use mooncake::control::{Connection, Control, Handler, Hello, Message, Pending};
 use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
 use mooncake::error::{Code, Error, Result, Stage};
@@ -58,6 +59,10 @@ impl Handler for Recorder {
                 "hold" => drop(self.hold.lock()),
                 // Asks back on the same connection while the first request runs.
                 "nest" => return from.request(Message::Withdrawn, soon()),
+                "long" => {
+                    self.handled.fetch_add(1, Ordering::SeqCst);
+                    return Ok(Message::CloseChannel { channel: "x".repeat(MAX_BODY_BYTES - 100) });
+                }
                 _ => {}
             },
             Message::CloseChannel { .. } => self.seen.lock().send(message).unwrap(),
@@ -464,6 +469,24 @@ fn answers_have_room_when_nothing_else_has() {
 }
 
 #[test]
+fn the_longest_answer_has_room_when_nothing_else_has() {
+    let (a, b, detour, connection) = joined_by_detour();
+    detour.hold(Way::Back);
+    let back = b.back(&a);
+    fill(&back);
+    let before = b.handler.handled.load(Ordering::SeqCst);
+    let pending = connection.ask(&ready("long")).unwrap();
+    wait_for(|| (b.handler.handled.load(Ordering::SeqCst) == before + 1).then_some(()));
+    // Time for the answer to be queued; not needed to pass.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(back.is_alive(), "{:?}", back.ended());
+    detour.let_go(Way::Back);
+    let answer = pending.wait(soon()).unwrap();
+    assert!(matches!(answer, Some(Message::CloseChannel { channel }) if channel.len() > MAX_BODY_BYTES / 2));
+    assert!(connection.is_alive() && back.is_alive());
+}
+
+#[test]
 fn a_peer_that_lets_its_answers_pile_up_is_lost() {
     let (a, b, detour, connection) = joined_by_detour();
     detour.hold(Way::Back);
@@ -471,12 +494,12 @@ fn a_peer_that_lets_its_answers_pile_up_is_lost() {
     fill(&back);
     // Each is asked when those before are answered, and is so one of few that are served.
     let deadline = Deadline::after(3 * LONG);
-    let mut pending = Vec::new();
+    let mut pending: Vec<Pending> = Vec::new();
     while back.is_alive() {
         assert!(!deadline.expired(), "all answers have room");
         let before = b.handler.handled.load(Ordering::SeqCst);
-        pending = (0..100).filter_map(|_| connection.ask(&Message::Withdrawn).ok()).collect();
-        let answered = || b.handler.handled.load(Ordering::SeqCst) == before + 100;
+        pending = connection.ask(&ready("long")).into_iter().collect();
+        let answered = || b.handler.handled.load(Ordering::SeqCst) > before;
         wait_for(|| (answered() || !back.is_alive()).then_some(()));
     }
     let (who, why) = b.next_loss();

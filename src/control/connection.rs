@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use mio::Waker;
 use parking_lot::Mutex;
 
-use super::frame::{Kind, encode};
+use super::frame::{HEADER_BYTES, Kind, MAX_BODY_BYTES, encode};
 use super::message::{Hello, Message};
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
@@ -21,8 +21,9 @@ use crate::error::{Code, Error, Result, Stage};
 /// Bytes that wait to be written to one peer.
 pub const MAX_QUEUED_BYTES: usize = 32 << 20;
 
-/// Bytes of answers that may wait beyond [`MAX_QUEUED_BYTES`]: whoever asked waits for them, however full it is.
-pub const RESERVED_ANSWER_BYTES: usize = 1 << 20;
+/// Bytes of answers that may wait beyond [`MAX_QUEUED_BYTES`]: whoever asked waits for them, however full it is. The
+/// longest answer that there may be has room, so that no single one ends the connection of a peer that is slow.
+pub const RESERVED_ANSWER_BYTES: usize = HEADER_BYTES + MAX_BODY_BYTES;
 
 /// Requests of ours that wait for the answer of one peer.
 pub const MAX_WAITING_REQUESTS: usize = 4096;
