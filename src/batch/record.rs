@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::batch::task::{Task, TaskStatus};
 use crate::deadline::Deadline;
@@ -18,6 +20,9 @@ const SPINS: u32 = if cfg!(all(loom, test)) { 0 } else { 200 };
 /// The same for who has helped: others are about to end their last piece, some tens of microseconds at most, and to
 /// be woken takes longer than that.
 const SPINS_AFTER_HELP: u32 = if cfg!(all(loom, test)) { 0 } else { 2000 };
+
+/// Longest single wait for what a defect left running; there is no bound to all of them together.
+const QUIET_LOOK: Duration = Duration::from_secs(1);
 
 /// Top bit of [`Batch::submitted`]: freed, no more submissions.
 const CLOSED: u32 = 1 << 31;
@@ -308,6 +313,19 @@ impl Batch {
             Stop::Timeout => 2,
         };
         let _earlier = self.stop.compare_exchange(0, code, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Runs `work`, which starts what is in the batch and waits for it. When that meets a defect, all of it is stopped
+    /// and made quiet before the defect goes on: memory that it is about may be let go of then.
+    ///
+    /// # Panics
+    /// If `work` does.
+    pub fn quiet_after<T>(&self, work: impl FnOnce() -> T) -> T {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|defect| {
+            self.stop(Stop::Cancelled);
+            while !matches!(self.wait(Deadline::after(QUIET_LOOK)), Waited::Finished(_)) {}
+            resume_unwind(defect)
+        })
     }
 
     /// Why the batch is to stop, if it is.

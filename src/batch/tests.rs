@@ -55,6 +55,31 @@ fn a_failed_task_waits_for_what_still_runs() {
 }
 
 #[test]
+fn what_a_defect_left_running_is_stopped_and_quiet_before_the_defect_goes_on() {
+    let batch = batch(1);
+    let submission = start(&batch, &[100]);
+    let quiet = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let until = soon();
+            while !submission.cancelled() && !until.expired() {
+                std::thread::yield_now();
+            }
+            // Not needed to pass.
+            std::thread::sleep(Duration::from_millis(20));
+            quiet.store(1, Ordering::Release);
+            submission.extent_failed(&extent(0, 1, 0, 100), &broken());
+        });
+        let work = || batch.quiet_after(|| panic!("scripted"));
+        let defect = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_err();
+        assert_eq!(defect.downcast_ref(), Some(&"scripted"));
+        assert_eq!(quiet.load(Ordering::Acquire), 1, "it still runs");
+    });
+    assert_eq!(batch.stopping(), Some(Stop::Cancelled));
+    assert_eq!(batch.quiet_after(|| 7), 7);
+}
+
+#[test]
 fn one_extent_settles_the_tasks_that_it_covers() {
     let batch = batch(8);
     let first = start(&batch, &[5]);

@@ -175,7 +175,7 @@ impl Steps {
         let batch = Arc::new(Batch::new(capacity)?);
         let lengths: Vec<u64> = extents.iter().map(|extent| extent.length_bytes).collect();
         let submission = Submission::start(&batch, lengths, self.deadline)?;
-        submit(Job {
+        let job = Job {
             direction,
             extents,
             submission,
@@ -185,8 +185,11 @@ impl Steps {
             remote_device,
             route: Route::Any,
             peer: Arc::clone(&self.peer),
-        });
-        self.wait(&batch)
+        };
+        batch.quiet_after(|| {
+            submit(job);
+            self.wait(&batch)
+        })
     }
 
     fn wait(&self, batch: &Batch) -> Result<()> {

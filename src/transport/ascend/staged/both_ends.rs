@@ -129,8 +129,10 @@ impl DirectMove {
             route: Route::Wire,
             peer: Arc::from(from.peer().segment.as_str()),
         });
-        staged.push_to(from.peer().incarnation.id, &self.channel, request)?;
-        let outcome = wait(&batch, watch);
+        let outcome = batch.quiet_after(|| {
+            staged.push_to(from.peer().incarnation.id, &self.channel, request)?;
+            wait(&batch, watch)
+        });
         drop(held);
         outcome
     }

@@ -3,8 +3,9 @@
 //! Device memory is copied block by block on the stream; for host memory there are batched copies, which cost a tenth
 //! for each block, where this CANN and its driver have them.
 //!
-//! Invariants: when a call returns, nothing of it runs; a stream that failed or was stopped is not used again.
+//! Invariants: when a call returns, or passes on a defect, nothing of it runs; a stream that failed or was stopped is not used again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use super::super::device::Device;
@@ -80,24 +81,32 @@ impl Copier {
         };
         let blocks: Vec<(u64, u64)> = blocks.collect();
         let device = self.device.id();
-        let outcome = if host && self.batches {
-            batched(&lane, device, way, slot, &blocks, watch).inspect(|done| self.batches = *done)
-        } else {
-            Ok(false)
-        };
-        // What a batch did not take goes copy by copy.
-        let outcome = outcome.and_then(|done| {
-            if done { Ok(()) } else { run(&lane, &self.gate, way, slot, &blocks, host, watch) }
-        });
-        if outcome.is_ok() {
-            self.lane = Some(lane);
-        } else {
-            lane.abort();
-            while !lane.quiet_within(SLICE_MS) {
-                watch.stuck();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let done = if host && self.batches {
+                batched(&lane, device, way, slot, &blocks, watch).inspect(|done| self.batches = *done)
+            } else {
+                Ok(false)
+            };
+            // What a batch did not take goes copy by copy.
+            if done? { Ok(()) } else { run(&lane, &self.gate, way, slot, &blocks, host, watch) }
+        }));
+        match outcome {
+            Ok(Ok(())) => self.lane = Some(lane),
+            Ok(Err(error)) => {
+                lane.abort();
+                while !lane.quiet_within(SLICE_MS) {
+                    watch.stuck();
+                }
+                return Err(error.device(device));
+            }
+            // A defect goes on when the memory may be let go of.
+            Err(defect) => {
+                lane.abort();
+                while !lane.quiet_within(SLICE_MS) {}
+                resume_unwind(defect);
             }
         }
-        outcome.map_err(|error| error.device(self.device.id()))
+        Ok(())
     }
 }
 

@@ -9,7 +9,8 @@
 //! wire by its batch and the agent by a message, and then waits for both. Only the end of the connection ends the
 //! wait for the agent. A slot that the agent counts as lent to this lane is the one in hand, the one asked for, or the
 //! one owed, of each at most one; while the connection lives and the route is open, the lane ends only when there is
-//! none.
+//! none. An exception is a lane that ends by a defect: its slot stays lent until the connection ends, and what it
+//! waited for at the peer is not waited for any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -350,21 +351,21 @@ impl Lane<'_> {
         let batch = Arc::new(Batch::new(tasks)?);
         let lengths: Vec<u64> = extents.iter().map(|extent| extent.length_bytes).collect();
         let submission = Submission::start(&batch, lengths, request.deadline())?;
-        self.staged.put_on_wire(
-            Job {
-                direction: request.direction(),
-                extents,
-                submission,
-                pins: Vec::new(),
-                deadline: request.deadline(),
-                local_device,
-                remote_device: request.job().remote_device,
-                route: Choice::Wire,
-                peer: Arc::clone(&request.job().peer),
-            },
-            self.route,
-        );
-        both_ends::wait(&batch, watch)
+        let job = Job {
+            direction: request.direction(),
+            extents,
+            submission,
+            pins: Vec::new(),
+            deadline: request.deadline(),
+            local_device,
+            remote_device: request.job().remote_device,
+            route: Choice::Wire,
+            peer: Arc::clone(&request.job().peer),
+        };
+        batch.quiet_after(|| {
+            self.staged.put_on_wire(job, self.route);
+            both_ends::wait(&batch, watch)
+        })
     }
 
     /// The peer's agent copies between its slot and its memory.
@@ -421,19 +422,23 @@ impl Lane<'_> {
     /// Gives the peer's slot back; as soon as it can be told.
     fn release(&mut self) {
         self.wanted = false;
-        if let Some(grant) = self.grant.take() {
-            self.owed = Some(usage(grant));
+        let Some(grant) = self.grant.take() else {
+            let _ = self.owes();
+            return;
+        };
+        self.owed = Some(usage(grant));
+        if self.owes() {
+            let peer = &self.route.connection().peer().segment;
+            log::debug!("slot {} of {peer} is given back later: too much waits to be sent", grant.slot);
         }
-        let _ = self.owes();
     }
 
     /// Whether the agent has to be told yet that a slot is its own again; tries to.
     fn owes(&mut self) -> bool {
         let Some(which) = self.owed else { return false };
         let connection = self.route.connection();
-        let told = connection.send(Message::ReleaseSlot(which)).inspect_err(|error| log::debug!("{error}"));
         // The end of the connection tells it as well.
-        if told.is_ok() || !connection.is_alive() {
+        if connection.send(Message::ReleaseSlot(which)).is_ok() || !connection.is_alive() {
             self.owed = None;
         }
         self.owed.is_some()
