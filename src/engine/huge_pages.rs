@@ -3,10 +3,11 @@
 //! Registering is not held up: a thread of the engine goes through what was registered, one huge page after another,
 //! and ends when it is through. It pauses after each for as long as that took, since the kernel holds up page faults
 //! of the whole process meanwhile. Only memory that is there is taken ([`huge`](crate::memory::huge)); what is touched
-//! after its registration stays as it is.
+//! later stays as it is, but for what is gone through again.
 //!
 //! Pages that others have as well ([`Gathered::Shared`]) may be the range's own a moment later, when a forked child has
-//! gone or they were written to: the range is gone through again, a few times.
+//! gone or they were written to: from the first unit with such pages to the last, the range is gone through again, a
+//! few times.
 //!
 //! Invariants: after [`HugePages::withdraw`] has returned, nothing is asked of the kernel for the range any more; the
 //! number of entries is at most that of registered ranges.
@@ -36,36 +37,53 @@ const MAX_PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait for the unit that is being put together, some milliseconds on any machine.
 const STEP_LIMIT: Duration = Duration::from_secs(1);
 
+/// Units that were gone through, from the first with pages that others have as well to the last.
+#[derive(Clone, Copy, Debug)]
+struct Common {
+    units: ByteRange,
+    /// Bytes of huge pages before the first, and before the last.
+    before_bytes: u64,
+    until_bytes: u64,
+}
+
 /// A range on its way.
 struct Entry {
     /// What is left of it: whole units.
     left: ByteRange,
-    /// All of them.
-    whole: ByteRange,
     /// When to go on with it.
     from: Instant,
     /// How often it was gone through again.
     again: u32,
-    /// Whether it has pages, this time, that others have as well.
-    shared: bool,
+    /// Where it has pages, this time, that others have as well.
+    common: Option<Common>,
     failures: u32,
     huge_bytes: u64,
 }
 
 impl Entry {
-    fn new(whole: ByteRange) -> Self {
-        let from = Instant::now();
-        Self { left: whole, whole, from, again: 0, shared: false, failures: 0, huge_bytes: 0 }
+    fn new(left: ByteRange) -> Self {
+        Self { left, from: Instant::now(), again: 0, common: None, failures: 0, huge_bytes: 0 }
     }
 
-    /// At its end: whether it is to be gone through again.
+    /// A unit has pages that others have as well.
+    fn is_common(&mut self, unit: ByteRange) {
+        let until_bytes = self.huge_bytes;
+        let (start, before_bytes) = self
+            .common
+            .map_or((unit.start(), until_bytes), |common| (common.units.start(), common.before_bytes));
+        self.common =
+            ByteRange::between(start, unit.end()).map(|units| Common { units, before_bytes, until_bytes });
+    }
+
+    /// At its end: whether some of it is to be gone through again.
     fn goes_again(&mut self) -> bool {
-        if !std::mem::take(&mut self.shared) || self.again >= MAX_AGAIN {
-            return false;
-        }
+        let Some(common) = self.common.take().filter(|_| self.again < MAX_AGAIN) else { return false };
         self.from = Instant::now() + AGAIN_AFTER * 5_u32.pow(self.again);
         self.again += 1;
-        (self.left, self.huge_bytes) = (self.whole, 0);
+        self.left = common.units;
+        // What is huge among these is counted once more.
+        let counted_bytes = common.until_bytes.saturating_sub(common.before_bytes);
+        self.huge_bytes = self.huge_bytes.saturating_sub(counted_bytes);
         true
     }
 }
@@ -202,7 +220,7 @@ impl Shared {
                 entry.failures = 0;
             }
             Gathered::NotThere => {}
-            Gathered::Shared => entry.shared = true,
+            Gathered::Shared => entry.is_common(unit),
             Gathered::Busy => entry.failures += 1,
             Gathered::Refused => entry.failures = MAX_FAILURES,
         }
@@ -229,7 +247,7 @@ fn inner(range: ByteRange, unit_bytes: u64) -> Option<ByteRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::huge::tests::Private;
+    use crate::memory::huge::tests::{Private, huge_unasked};
 
     const SOON: Duration = Duration::from_secs(60);
 
@@ -286,6 +304,11 @@ mod tests {
 
     #[test]
     fn what_was_not_the_ranges_own_becomes_huge_when_it_is() {
+        if huge_unasked() {
+            return mooncake_test_support::skip(
+                "this kernel makes huge pages of what is read or written first",
+            );
+        }
         let Some((pages, unit_bytes)) = pages() else { return };
         let memory = Private::of(1, unit_bytes);
         let bytes = memory.bytes(0, unit_bytes);
@@ -304,12 +327,48 @@ mod tests {
         }
         wait_for("the range is looked at again", || memory.huge_bytes() == unit_bytes);
         wait_for("it ends", || !pages.shared.work.lock().runs);
-        // What stays so is left alone in the end, and a stop does not wait for that.
+        // A stop does not wait for the next time.
         let other = Private::of(1, unit_bytes);
         assert!(other.bytes(0, unit_bytes).iter().step_by(4096).all(|byte| std::hint::black_box(*byte) == 0));
         pages.add(other.range);
+        let start = other.range.start();
+        let again = |work: &Work| work.entries.get(&start).is_some_and(|entry| entry.again > 0);
+        wait_for("it is to be looked at again", || again(&pages.shared.work.lock()));
+        {
+            let mut work = pages.shared.work.lock();
+            let entry = work.entries.get_mut(&start).expect("the times have passed in a moment");
+            entry.from = Instant::now() + 60 * SOON;
+            pages.shared.changed.notify_all();
+        }
+        // So that it sleeps until then; not needed to pass.
+        std::thread::sleep(Duration::from_millis(20));
         pages.stop(Deadline::after(SOON));
+        assert!(!pages.shared.work.lock().runs, "it waits for the next time");
         assert_eq!(other.huge_bytes(), 0);
+    }
+
+    #[test]
+    fn only_the_part_with_pages_of_others_is_gone_through_again() {
+        let (shared, unit) = (Shared::default(), |index: u64| ByteRange::new(index * 10, 10).unwrap());
+        shared.work.lock().entries.insert(0, Entry::new(ByteRange::new(0, 1000).unwrap()));
+        let mut passes: Vec<Vec<u64>> = Vec::new();
+        for (common, goes_on) in [(&[3, 5, 7][..], true), (&[4, 5], true), (&[], false)] {
+            let mut seen = Vec::new();
+            while !shared.work.lock().entries[&0].left.is_empty() {
+                let index = shared.begin(10).unwrap().start() / 10;
+                let outcome = if common.contains(&index) { Gathered::Shared } else { Gathered::Huge };
+                shared.end(outcome, unit(index));
+                seen.push(index);
+            }
+            passes.push(seen);
+            let mut work = shared.work.lock();
+            let entry = work.entries.get_mut(&0).unwrap();
+            assert_eq!(entry.goes_again(), goes_on);
+            entry.from = Instant::now();
+        }
+        assert_eq!(passes, [(0..100).collect(), vec![3, 4, 5, 6, 7], vec![4, 5]]);
+        assert_eq!(shared.work.lock().entries[&0].huge_bytes, 1000);
+        assert!(shared.begin(10).is_none());
     }
 
     #[test]
