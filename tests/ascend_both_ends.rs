@@ -251,17 +251,28 @@ fn a_peer_that_ends_in_the_middle_fails_it_and_nothing_stays() {
     }
 }
 
+/// Says so when it is dropped.
+struct Sets<'a>(&'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Slots of the peer's are for others while the same lanes have it launch what needs none.
 #[test]
 fn what_needs_no_slot_keeps_none() {
     let (a, b, near, far) = nodes(&allowed());
-    let ended = AtomicBool::new(false);
+    let ended = &AtomicBool::new(false);
     let (blocks, staged) = (scattered(near, far), vec![(near, far, LENGTH); 20]);
     std::thread::scope(|scope| {
+        // Also when something here fails: the scope waits for its threads.
+        let sets = Sets(ended);
         let begun = a.start_by(&b, Direction::Write, &staged, soon(), STAGED).0;
         // Never a moment without something to launch.
         for _ in 0..4 {
-            let (a, b, blocks, ended) = (&a, &b, &blocks, &ended);
+            let (a, b, blocks) = (&a, &b, &blocks);
             scope.spawn(move || {
                 while !ended.load(Ordering::Acquire) {
                     a.must_transfer(b, Direction::Write, blocks);
@@ -272,7 +283,7 @@ fn what_needs_no_slot_keeps_none() {
         let by_peers_bytes = a.ascend.staged().by_peers_bytes;
         let free = wait_until(LONG, || b.ascend.staged().slots_in_use == 0);
         let launched = wait_until(LONG, || a.ascend.staged().by_peers_bytes > by_peers_bytes);
-        ended.store(true, Ordering::Release);
+        drop(sets);
         assert!(outcome.is_success() && free && launched, "{:?}", b.ascend.staged());
     });
 }

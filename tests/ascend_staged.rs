@@ -611,7 +611,6 @@ fn a_slot_that_is_granted_while_nothing_has_room_is_not_lost() {
     let open = Message::OpenSlot { protocol: STAGED_PROTOCOL, device: -1, wait_ms: 1000 };
     let pending = connection.ask(&open).unwrap();
     assert!(wait_until(LONG, || b.ascend.staged().slots_in_use == 1));
-    assert_eq!(back.send(Message::Withdrawn).unwrap_err().code(), Code::TooManyRequests);
     detour.let_go(Way::Back);
     let answer = pending.wait(soon()).unwrap();
     let Some(Message::SlotGranted(SlotGrant { device, slot, sequence, .. })) = answer else {
