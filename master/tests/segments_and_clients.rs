@@ -210,12 +210,34 @@ fn before_a_put_fails_room_is_made_with_a_client_in_doubt() {
     let before = evicted();
     assert!((28..48).contains(&before), "{before} objects had to go");
 
-    // Of one that is silent nothing goes: no put would go there.
+    // Of one that is silent nothing goes, be it the oldest: no put goes there.
+    let c = uuid(3);
     state.ping(a, Moment(21_000));
+    state.remount(&[segment(3, "c", MIB)], c, Moment(21_000)).expect("mount");
+    let there = ReplicateConfig { preferred_segment: "c".into(), ..ReplicateConfig::default() };
+    for index in 0..16 {
+        let replicas = put(&state, b, format!("quiet{index}").as_bytes(), PIECE, &there, Moment(5000));
+        assert_eq!(owner_of(&state, place(&replicas.expect("space")[0]).0), "c");
+    }
+    state.ping(a, Moment(25_500));
     state.ping(b, Moment(25_500));
     state.look(Moment(25_500));
-    assert_eq!((state.metrics().clients_suspected.get(), state.metrics().clients_expired.get()), (1, 0));
-    assert_eq!(one("never", 25_500), Err(ErrorCode::NO_AVAILABLE_HANDLE));
+    assert_eq!(state.metrics().clients_suspected.get(), 1);
+    assert!(state.heard_on(a, 11));
+    state.connection_closed(11, &[a]);
+    for index in 0..16 {
+        assert_eq!(one(&format!("last{index}"), 25_501).as_deref(), Ok("a"));
+    }
+    assert!(evicted() > before);
+    let quiet =
+        (0..16).filter(|index| state.replicas(format!("quiet{index}").as_bytes(), Moment(25_502)).is_ok());
+    assert_eq!(quiet.count(), 16);
+    // And when the one in doubt is silent, too, a put fails, and nothing goes.
+    let before = evicted();
+    state.ping(b, Moment(29_600));
+    state.look(Moment(29_600));
+    assert_eq!((state.metrics().clients_suspected.get(), state.metrics().clients_expired.get()), (2, 0));
+    assert_eq!(one("never", 29_600), Err(ErrorCode::NO_AVAILABLE_HANDLE));
     assert_eq!(evicted(), before);
 }
 
