@@ -20,7 +20,7 @@ use mooncake::control::{Connection, Control, Handler, Hello, Message, Pending};
 use mooncake::deadline::Deadline;
 use mooncake::endpoint::Incarnation;
 use mooncake::error::{Code, Error, Result, Stage};
-use mooncake_test_support::detour::{Detour, Way};
+use mooncake_test_support::detour::{self, Detour, Way};
 use mooncake_test_support::loopback;
 use parking_lot::Mutex;
 
@@ -411,20 +411,10 @@ fn messages_are_held_back_for_as_long_as_asked() {
     assert_eq!(b.next_loss().0, a.incarnation);
 }
 
-/// Sends until nothing more has room, not even a short message. After each that had room the longest is tried again: the
-/// loop may just have taken another to the socket, and the room for that filled with the shortest would be more messages
-/// than the other end keeps.
+/// Sends until nothing more has room, not even what is short.
 fn fill(connection: &Connection) {
     let text = |length: usize| Message::CloseChannel { channel: "x".repeat(length) };
-    let mut refused = 0;
-    while refused < 50 {
-        if [1 << 20, 32 << 10, 1 << 10, 0].into_iter().any(|length| connection.send(text(length)).is_ok()) {
-            refused = 0;
-        } else {
-            refused += 1;
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
+    detour::fill(|length| connection.send(text(length)).is_ok());
 }
 
 /// Two that find nobody silent, joined by a way that can be held up.

@@ -27,7 +27,7 @@ use mooncake::transport::ascend::raw::CopyKind;
 use mooncake::transport::ascend::staged::{Held, Memory};
 use mooncake::transport::ascend::{Ascend, Runtime};
 use mooncake::transport::{Job, Route};
-use mooncake_test_support::detour::Detour;
+use mooncake_test_support::detour::{self, Detour};
 use mooncake_test_support::{artifacts, loopback};
 
 pub const MIB: u64 = 1 << 20;
@@ -356,17 +356,7 @@ pub fn finished(batch: &Batch) -> (Outcome, Option<Error>) {
 /// Sends until nothing more has room, not even what is short.
 pub fn fill(connection: &Connection) {
     let text = |length: usize| Message::CloseChannel { channel: "x".repeat(length) };
-    // More than once: the loop takes some to the socket until that is full, too.
-    let mut refused = 0;
-    while refused < 50 {
-        for length in [1 << 20, 16 << 10, 256, 0] {
-            while connection.send(text(length)).is_ok() {
-                refused = 0;
-            }
-        }
-        refused += 1;
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    detour::fill(|length| connection.send(text(length)).is_ok());
 }
 
 /// Many gigabytes between two small buffers, so that the transfer lasts as long as it is let.

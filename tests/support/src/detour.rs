@@ -5,11 +5,18 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::loopback;
 
 /// Bytes that are under way here at most, for each direction.
 const PIECE_BYTES: usize = 16 << 10;
+
+/// Rounds in which nothing has room, one behind another, a millisecond each.
+const QUIET_ROUNDS: u32 = 50;
+
+/// Longest that it may take until nothing has room.
+const FILL_LIMIT: Duration = Duration::from_secs(60);
 
 /// A direction of a [`Detour`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +63,28 @@ struct Sockets {
 impl Shared {
     fn sockets(&self) -> MutexGuard<'_, Sockets> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends until nothing more has room, not even what is short. `send` sends about so many bytes and says whether they had
+/// room; whoever reads them at the other end is held up.
+///
+/// After each that had room the longest is tried again: the sender may just have passed another on to the system, and
+/// the room for that filled with the shortest would be more messages than the other end keeps.
+///
+/// # Panics
+/// If there is always room.
+pub fn fill(send: impl Fn(usize) -> bool) {
+    let until = Instant::now() + FILL_LIMIT;
+    let mut refused = 0;
+    while refused < QUIET_ROUNDS {
+        assert!(Instant::now() < until, "there is always room for more");
+        if [1 << 20, 32 << 10, 1 << 10, 0].into_iter().any(&send) {
+            refused = 0;
+        } else {
+            refused += 1;
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -165,9 +194,22 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, gate: &Gate) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn what_takes_no_more_is_full() {
+        let room = std::cell::Cell::new((5 << 20) + 1000);
+        let longest = std::cell::Cell::new(0);
+        fill(|length| {
+            let has_room = length > 0 && length <= room.get();
+            if has_room {
+                room.set(room.get() - length);
+                longest.set(longest.get() + u32::from(length == 1 << 20));
+            }
+            has_room
+        });
+        assert_eq!((room.get(), longest.get()), (1000, 5));
+    }
 
     #[test]
     fn what_is_held_up_arrives_when_it_is_let_go_and_the_other_way_stays_open() {
