@@ -116,6 +116,9 @@ fn the_decision_and_each_way_are_told() {
             assert_eq!(told, [count * length_bytes, *count, *count], "{line}");
             assert!(word(line, "execute").parse::<u64>().unwrap() > 0, "{line}");
             assert!(line.contains(" GB/s "), "{line}");
+            // A split group's numbers are told of the whole.
+            let modelled = word(line, "modelled").parse::<u64>();
+            assert_eq!(modelled.is_ok(), decision != "split" || *way == "direct", "{line}");
         }
         // The decision was taken once, for all of them, by numbers that are told with it.
         let total: u64 = blocks.iter().map(|block| block.2).sum();

@@ -154,6 +154,7 @@ impl Channels {
                 slot.key().remote_device,
                 &slot.connection(),
                 Means::Slots(None),
+                None,
             ),
             None => Err(refusal.clone()),
         };

@@ -221,19 +221,21 @@ impl Ascend {
         }
         match choice {
             Some(choice) if choice.route == plan::Route::Staged => {
-                self.submit_staged(job, &device, remote, connection, Means::Slots(Some(choice.fill)))
+                let means = Means::Slots(Some(choice.fill));
+                self.submit_staged(job, &device, remote, connection, means, Some(choice.chosen_us))
             }
             Some(choice) if choice.route == plan::Route::BothEnds => {
-                self.submit_staged(job, &device, remote, connection, Means::BothEnds)
+                self.submit_staged(job, &device, remote, connection, Means::BothEnds, Some(choice.chosen_us))
             }
             Some(choice) if choice.route == plan::Route::Split => {
                 let (staged, direct) = split(job, &choice);
                 let means = Means::Slots(Some(choice.fill));
-                let taken = self.submit_staged(staged, &device, remote, connection, means);
+                // The numbers of a choice are about the whole group.
+                let taken = self.submit_staged(staged, &device, remote, connection, means, None);
                 self.submit_direct(direct, &device, remote, connection).and(taken)
             }
             _ if job.route == Route::Staged => {
-                self.submit_staged(job, &device, remote, connection, Means::Slots(None))
+                self.submit_staged(job, &device, remote, connection, Means::Slots(None), None)
             }
             _ => self.submit_direct(job, &device, remote, connection),
         }
@@ -259,10 +261,11 @@ impl Ascend {
         remote_device: i32,
         connection: &Arc<Connection>,
         means: Means,
+        modelled_us: Option<f64>,
     ) -> Result<()> {
         let request = Request::new(job);
         self.staged
-            .submit(&request, device, remote_device, connection, means)
+            .submit(&request, device, remote_device, connection, means, modelled_us)
             .inspect_err(|error| request.fail(error))
     }
 

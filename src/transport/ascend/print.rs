@@ -24,7 +24,8 @@ pub struct Line<'a> {
     pub submitting: Option<Duration>,
     /// From the first call to the end of the last.
     pub executing: Duration,
-    /// What the table of costs says it takes, in microseconds; not known where it had to be staged.
+    /// What the table of costs says it takes, in microseconds; not known before there is a channel, and for the staged
+    /// part of a split group.
     pub modelled_us: Option<f64>,
 }
 

@@ -142,7 +142,7 @@ impl Lane<'_> {
             planning: request.accepted().elapsed().saturating_sub(executing),
             submitting: None,
             executing,
-            modelled_us: None,
+            modelled_us: work.modelled_us(),
         };
         log::info!("{line}");
     }

@@ -205,7 +205,8 @@ impl Staged {
         }
     }
 
-    /// Takes a request, to be sent by `means`. Never waits for the peer.
+    /// Takes a request, to be sent by `means`, which the table of costs says takes `modelled_us`. Never waits for the
+    /// peer.
     ///
     /// # Errors
     /// [`Code::NotSupportedTransport`] when staging is turned off, [`Code::StaleHandle`] after the shutdown, why the
@@ -217,6 +218,7 @@ impl Staged {
         remote_device: i32,
         connection: &Arc<Connection>,
         means: Means,
+        modelled_us: Option<f64>,
     ) -> Result<()> {
         if !self.is_on() {
             return Err(Error::new(
@@ -248,7 +250,7 @@ impl Staged {
             Arc::clone(route)
         };
         self.requests.fetch_add(1, Ordering::Relaxed);
-        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, means))?;
+        route.submit(self, &Work::new(request, self.config.staged_slot_bytes, means, modelled_us))?;
         self.channels.wake_watch();
         Ok(())
     }

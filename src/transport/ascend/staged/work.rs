@@ -109,6 +109,7 @@ pub struct Work {
     fill: Fill,
     slot_bytes: u64,
     both_ends: bool,
+    modelled_us: Option<f64>,
     state: Mutex<State>,
     /// When its first piece was taken.
     begun: OnceLock<Instant>,
@@ -118,7 +119,7 @@ pub struct Work {
 impl Work {
     /// All of a request, for slots of `slot_bytes` where it goes through slots.
     #[must_use]
-    pub fn new(request: &Arc<Request>, slot_bytes: u64, means: Means) -> Arc<Self> {
+    pub fn new(request: &Arc<Request>, slot_bytes: u64, means: Means, modelled_us: Option<f64>) -> Arc<Self> {
         let (both_ends, slot_bytes, fill) = match means {
             Means::Slots(fill) => (false, slot_bytes, fill),
             // Blocks are as long as they are.
@@ -132,6 +133,7 @@ impl Work {
             fill: fill.unwrap_or_else(|| Fill::even(share_bytes().min(slot_bytes))),
             slot_bytes,
             both_ends,
+            modelled_us,
             state: Mutex::new(state),
             begun: OnceLock::new(),
             told: AtomicBool::new(false),
@@ -142,6 +144,12 @@ impl Work {
     #[must_use]
     pub fn is_from_both_ends(&self) -> bool {
         self.both_ends
+    }
+
+    /// What the table of costs says that all of it takes, where it was asked.
+    #[must_use]
+    pub fn modelled_us(&self) -> Option<f64> {
+        self.modelled_us
     }
 
     /// The peer launches nothing of it from now on.
@@ -351,7 +359,7 @@ mod tests {
             route: Route::Staged,
             peer: Arc::from("peer"),
         });
-        Work::new(&request, slot_bytes, means)
+        Work::new(&request, slot_bytes, means, None)
     }
 
     fn pieces(work: &Arc<Work>) -> Vec<Vec<Block>> {
