@@ -286,7 +286,7 @@ fn requests_that_wait_are_launched_one_behind_another() {
     let (near, far) = (a.buffer(2 * MIB), b.buffer(2 * MIB));
     a.must_transfer(&b, Direction::Write, &[(near, far, 10)]);
     // The other two come while the first is being launched.
-    faults("HcclBatchPut=delay:500@1");
+    faults("HcclBatchPut=delay:3000@1");
     assert_eq!(ask("reset").trim(), "ok");
     let batches: Vec<_> = (0..3)
         .map(|_| {

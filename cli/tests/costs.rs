@@ -64,7 +64,7 @@ fn the_choice_is_that_of_this_environment() {
             choice.contains("write direct on a2-roce: 256 extents, 16777216 bytes"),
             "{value:?}: {choice}"
         );
-        assert!(choice.contains("staged turned off"), "{value:?}: {choice}");
+        assert!(choice.contains("staged not weighed"), "{value:?}: {choice}");
         let said = costs(&blocks, &[("ASCEND_AGGREGATE_ENABLE", value)]).stderr;
         assert!(String::from_utf8_lossy(&said).contains("ASCEND_AGGREGATE_ENABLE is not 1"), "{value:?}");
     }

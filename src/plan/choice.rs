@@ -187,7 +187,7 @@ impl fmt::Display for Choice {
         if let Some(time) = self.both_ends_us {
             write!(formatter, ", from both ends {time:.1} us")?;
         }
-        show(formatter, "staged", self.staged_us, "turned off")?;
+        show(formatter, "staged", self.staged_us, "not weighed")?;
         write!(formatter, ", chosen {:.1} us", self.chosen_us)?;
         match self.route {
             Route::Split => write!(
@@ -364,7 +364,8 @@ impl Stages<'_> {
                 break;
             }
             // As many for each thread.
-            fills = fills.saturating_mul(2).next_multiple_of(self.slots.count.max(1)).min(most);
+            let twice = fills.saturating_mul(2).checked_next_multiple_of(self.slots.count.max(1));
+            fills = twice.unwrap_or(most).min(most);
         }
         (best.0, whole((load.bytes / f64::from(best.1.max(1))).ceil()).min(self.slots.slot_bytes.max(1)))
     }
@@ -692,6 +693,19 @@ mod tests {
         assert!(choice.chosen_us > choice.direct_us.unwrap(), "{choice}");
         let light = LinkCosts { direct_weight: 0.001, ..costs(LinkClass::A2Roce, true) };
         assert_eq!(choose(&light, &SLOTS, &group, Allowed::Either).route, Route::Direct);
+    }
+
+    /// More than all slots of the world hold.
+    #[test]
+    fn an_endless_group_has_a_choice() {
+        let lengths = vec![crate::plan::MAX_EXTENT_BYTES; 300_000];
+        let extents = extents(&lengths);
+        for class in LinkClass::ALL {
+            let choice =
+                choose(&costs(class, false), &SLOTS, &group(&extents, Direction::Read), Allowed::Any);
+            assert_eq!(choice.route, Route::Direct, "{choice}");
+            assert!(choice.staged_us.unwrap().is_finite(), "{choice}");
+        }
     }
 
     #[test]
