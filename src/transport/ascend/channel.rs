@@ -20,7 +20,7 @@ use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result, Stage};
 use crate::memory::ByteRange;
 use crate::plan::LinkCosts;
-use crate::transport::Request;
+use crate::transport::{Request, Route};
 
 /// Why a channel ends.
 #[derive(Clone, Debug)]
@@ -245,10 +245,12 @@ impl Channel {
         }
     }
 
-    /// Whether a request waits to be started.
+    /// Whether a request waits that is to be launched behind what is in flight. A piece that both ends launch is not:
+    /// the end of the one before it has to be seen at once, since who is done first takes the next one.
     #[must_use]
-    pub fn has_waiting(&self) -> bool {
-        !self.state.lock().queue.is_empty()
+    pub fn has_next(&self) -> bool {
+        let is_piece = |request: &Request| request.job().route == Route::Wire && request.extents().len() > 1;
+        self.state.lock().queue.front().is_some_and(|request| !is_piece(request))
     }
 
     /// The worker is done with a request.

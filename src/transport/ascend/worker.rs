@@ -141,7 +141,7 @@ impl Worker<'_> {
     /// Finishes what is over; waits when there is nothing better to do.
     fn complete(&mut self, finishing: bool) -> Result<(), Error> {
         // With more to submit there is no time to wait: launches of one request pass while another one's bytes do.
-        let more = self.current.is_some() || self.channel.has_waiting();
+        let more = self.current.is_some() || self.channel.has_next();
         let busy = more && !finishing && self.pipeline.has_room();
         let result = if busy || self.pipeline.is_empty() {
             self.pipeline.harvest(&self.session, &mut self.arrivals)
