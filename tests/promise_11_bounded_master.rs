@@ -28,9 +28,13 @@ fn metadata_stays_under_its_budget() {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().split(' ').next().unwrap().parse().unwrap()
     };
-    let before = resident_kib();
-    // Seven times what the budget has room for, in a pool that is hardly filled by it.
-    for start in (0..28_000_u64).step_by(500) {
+    let mut before = 0;
+    // Twenty times what the budget has room for, in a pool that is hardly filled by it. What threads and connections
+    // take is there when the budget was filled twice.
+    for start in (0..80_000_u64).step_by(500) {
+        if start == 8000 {
+            before = resident_kib();
+        }
         let names: Vec<_> = (start..start + 500).map(|index| format!("key-{index:040}")).collect();
         let keys: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
         let values: Vec<&[u8]> = keys.clone();
@@ -44,9 +48,10 @@ fn metadata_stays_under_its_budget() {
     let each = master.metric("master_metadata_bytes_per_object");
     assert!((100..400).contains(&each), "{each} bytes an object, its key apart");
     let grown = resident_kib().saturating_sub(before);
-    assert!(grown < 32 << 10, "{grown} KiB for a budget of one MiB");
+    // Without the budget it would be 20 MiB.
+    assert!(grown < 8 << 10, "{grown} KiB more for a budget of one MiB");
     // The newest are there, with their own bytes.
-    let newest = format!("key-{:040}", 27_999);
+    let newest = format!("key-{:040}", 79_999);
     same(&store.get(newest.as_bytes()).unwrap(), newest.as_bytes(), "the newest");
 }
 
