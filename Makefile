@@ -136,11 +136,11 @@ record-host: ## measures host memory between processes beside upstream, NIXL and
 	"$(RELEASE_DIR)/host_cells" --peers "$(HOST_PEERS)" --commit "$$(git rev-parse --short HEAD)" --record "$(HOST_RECORD).csv"
 	python3 bench/plot_host_cells.py "$(HOST_RECORD).csv" "$(HOST_RECORD).svg"
 
-# The slow-downs are such that this machine does not show and all of it takes a quarter of an hour. The first run is
+# The slow-downs are such that this machine does not show and all of it takes 20 minutes. The first run is
 # launches of a device in one row, with the batches that users have; the second threads that launch side by side.
 AGGREGATION_RECORD := bench/record/$(shell date -u +%F)-$(or $(RECORD_CPU),$(shell uname -m))-aggregation
 .PHONY: record-aggregation
-record-aggregation: ## measures direct, staged and chosen transfers on every cost profile (a quarter of an hour), writes and draws the record
+record-aggregation: ## measures direct, staged and chosen transfers on every cost profile (20 minutes), writes and draws the record
 	$(CARGO) build --release -p mooncake-transfer-bench -p cann-sim -p mooncake-transfer-ffi $(JOBS_FLAG)
 	"$(RELEASE_DIR)/transfer_engine_bench" --profile all --launch both --record "$(AGGREGATION_RECORD)"
 

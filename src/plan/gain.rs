@@ -64,22 +64,27 @@
 //!
 //! # How close
 //!
-//! Measured on a quiet machine with `transfer_engine_bench --profile`, launches in one row; 32 MiB as a short batch, and
-//! 224 MiB as a long one, a request of 4,096 tokens of Qwen2.5-7B in one call. How many times faster than direct,
-//! written and read:
+//! Measured on a quiet machine with `transfer_engine_bench --profile`; 32 MiB as a short batch, and 224 MiB as a long
+//! one, a request of 4,096 tokens of Qwen2.5-7B in one call. How many times faster than direct, written and read:
 //!
-//! | link, slow-down | batch | blocks | staged | staged at best | chosen |
-//! |---|---|---|---|---|---|
-//! | a2-roce, 40 | 32 MiB | 16 KiB | 1.84, 1.87 | 1.93, 1.97 | 1.96, 2.00 |
-//! | a2-roce, 40 | 32 MiB | 128 KiB | 1.59, 1.59 | 1.84, 1.87 | 1.86, 1.88 |
-//! | a2-roce, 20 | 224 MiB | 64 KiB | 1.85, 1.87 | 1.89, 1.92 | 1.97, 2.00 |
-//! | a2-roce, 20 | 224 MiB | 128 KiB | 1.77, 1.80 | 1.84, 1.87 | 1.94, 1.98 |
-//! | a2-hccs, 40 | 32 MiB | 64 KiB | 0.90, 0.91 | 0.98, 0.99 | 1.91, 1.00 |
-//! | a3-roce, 100 | 32 MiB | 64 KiB | 0.92, 0.92 | 1.04, 1.04 | 1.82, 1.82 |
+//! | link | launches in a row for each | batch | blocks | staged | staged at best | chosen |
+//! |---|---|---|---|---|---|---|
+//! | a2-roce | device | 32 MiB | 16 KiB | 1.82, 1.87 | 1.93, 1.97 | 1.96, 1.99 |
+//! | a2-roce | device | 32 MiB | 128 KiB | 1.54, 1.53 | 1.84, 1.87 | 1.80, 1.85 |
+//! | a2-roce | device | 224 MiB | 64 KiB | 1.85, 1.87 | 1.89, 1.92 | 1.96, 2.00 |
+//! | a2-roce | device | 224 MiB | 128 KiB | 1.77, 1.79 | 1.84, 1.87 | 1.94, 1.98 |
+//! | a2-hccs | device | 32 MiB | 64 KiB | 0.89, 0.89 | 0.98, 0.99 | 1.89, 1.00 |
+//! | a3-roce | device | 32 MiB | 64 KiB | 0.93, 0.90 | 1.04, 1.04 | 1.66, 1.64 |
+//! | a2-roce | thread | 32 MiB | 16 KiB | 3.49, 3.57 | 3.76, 3.84 | 3.47, 3.58 |
+//! | a2-roce | thread | 32 MiB | 128 KiB | 1.98, 2.14 | 3.01, 3.14 | 2.01, 2.14 |
+//! | a2-hccs | thread | 32 MiB | 16 KiB | 1.78, 1.84 | 1.93, 1.96 | 1.96, 1.83 |
 //!
-//! The choice is from both ends but for what is read over HCCS, which goes direct:
-//! see [`staged`](crate::transport::ascend::staged). All cells are in the records of
-//! `bench/record/*-aggregation.csv`; direct was 0.998 or more of a bare loop of vendor calls in each of these.
+//! With launches of a device in one row the choice is from both ends but for what is read over HCCS, which goes direct:
+//! see [`staged`](crate::transport::ascend::staged). Threads that launch side by side stage over RoCE on A2, and what is
+//! read over HCCS there; a short batch of blocks of 128 KiB is eight slots, and filling the
+//! first and emptying the last is what they miss. All cells are in the records of `bench/record/*-aggregation.csv`, each on every link: the
+//! choice was 0.967 or more of the better of direct and staged in every one, and direct 0.99 or more of a bare loop of
+//! vendor calls.
 //!
 //! What staging misses of its limit is the filling and emptying of the row of slots. For a write of `B` bytes with
 //! launches in one row it cannot be less than `sqrt(2 * B * launch * (time of a byte in copy and wire))`, however the
