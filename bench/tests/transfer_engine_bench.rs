@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -197,22 +197,29 @@ fn a_target_that_is_not_there_is_an_error_with_a_reason() {
 
 /// One block size on a cost profile: every way side by side, every byte right, and a record with its picture.
 /// Ten times slower than hardware: at its own speed the time that this machine needs itself is a part of what is seen.
-#[test]
-fn a_profile_shows_every_way_and_records_it() {
-    let folder = std::env::temp_dir().join(format!("bench-profile-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let prefix = folder.join("record");
+/// Measures a2-roce at a slow-down of 10 and records it under a prefix; every byte has to be right. What it printed.
+fn profile(flags: &[&str], prefix: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_transfer_engine_bench"));
     command
-        .args(["--profile", "a2-roce", "--block_size", "131072", "--slowdown", "10", "--library"])
+        .args(["--profile", "a2-roce", "--slowdown", "10", "--library"])
         .arg(artifacts::library())
+        .args(flags)
         .arg("--record")
-        .arg(&prefix);
+        .arg(prefix);
     let mut child = Child::start(&mut command);
     let status = child.wait(RUN);
     let output = child.output();
     assert!(status.success(), "{output}");
     assert!(output.lines().any(|line| line == "every byte is right"), "{output}");
+    output
+}
+
+#[test]
+fn a_profile_shows_every_way_and_records_it() {
+    let folder = std::env::temp_dir().join(format!("bench-profile-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let prefix = folder.join("record");
+    profile(&["--block_size", "131072"], &prefix);
     let record = std::fs::read_to_string(prefix.with_extension("csv")).unwrap();
     for way in ["write", "read"] {
         let start = format!("a2-roce,device,10,{way},131072,256,");
@@ -234,18 +241,8 @@ fn aggregate_names_one_way_and_measures_that_way_alone() {
     let folder = tempfile::tempdir().unwrap();
     for (value, way) in [("0", "direct"), ("1", "staged"), ("auto", "auto")] {
         let prefix = folder.path().join(value);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_transfer_engine_bench"));
-        command
-            .args(["--profile", "a2-roce", "--aggregate", value, "--block_size", "65536"])
-            .args(["--batch_bytes", "4194304", "--slowdown", "10", "--library"])
-            .arg(artifacts::library())
-            .arg("--record")
-            .arg(&prefix);
-        let mut child = Child::start(&mut command);
-        let status = child.wait(RUN);
-        let output = child.output();
-        assert!(status.success(), "{output}");
-        assert!(output.lines().any(|line| line == "every byte is right"), "{output}");
+        let flags = ["--aggregate", value, "--block_size", "65536", "--batch_bytes", "4194304"];
+        let output = profile(&flags, &prefix);
         // A column for each way, and a row for each operation with a rate in each column.
         let words = |start: &str| -> Vec<String> {
             let line = output.lines().find(|line| line.starts_with(start));

@@ -9,8 +9,8 @@
 //! Direct is the sum of its descriptors. Staged goes through slots, each filled as [`Fill`] says: gather, one
 //! descriptor, scatter. One thread takes a slot through all three, one after another, and the threads of successive
 //! slots work side by side: the first slot takes all three, and each further one as long as what it shares with the
-//! others, or its part of all three where there are too few slots. Shared are the wire, where one descriptor is launched
-//! when the one before it has arrived; the copy engine of either end; and, where the threads of a device launch one
+//! others, or its part of all three where there are too few slots. Shared are the wire, where one descriptor counts as
+//! launched when the one before it has arrived (those that wait by then are launched before); the copy engine of either end; and, where the threads of a device launch one
 //! after another, its launches: the initiator's copies and its descriptors then. Slots that shorten from one to the next
 //! (see [`Fill`]) are a way as well there, taken when modelled as faster.
 //! A group that is split takes both one after the other.
@@ -762,20 +762,19 @@ mod tests {
     #[test]
     fn slots_that_shorten_are_faster_than_alike_ones() {
         let costs = costs(LinkClass::A2Roce, true);
-        let slots = SLOTS;
         for direction in [Direction::Write, Direction::Read] {
             for (shift, mib) in [(14, 32), (15, 32), (16, 32), (17, 32), (16, 128), (17, 128)] {
                 let extents = extents(&vec![1_u64 << shift; (mib << 20) >> shift]);
                 let group = group(&extents, direction);
-                let choice = choose(&costs, &slots, &group, Allowed::Either);
-                let stages = Stages { costs: &costs, slots: &slots, group: &group };
+                let choice = choose(&costs, &SLOTS, &group, Allowed::Either);
+                let stages = Stages { costs: &costs, slots: &SLOTS, group: &group };
                 let mut load = Load::default();
                 extents.iter().for_each(|extent| load.add(&stages.load(extent.length_bytes)));
                 let alike = stages.best_even(&load);
                 assert!(choice.fill.step_bytes > 0, "{choice}");
                 assert_eq!(choice.fill.grows, direction == Direction::Read);
                 assert!(choice.chosen_us <= alike.0, "{choice}: {alike:?}");
-                let played = |fill| simulate_staged(&costs, &slots, &group, fill);
+                let played = |fill| simulate_staged(&costs, &SLOTS, &group, fill);
                 let (tapered, even) = (played(choice.fill), played(Fill::even(alike.1)));
                 assert!(tapered < even, "{choice}: {tapered} for {even}");
                 assert!((tapered / choice.chosen_us - 1.0).abs() < 0.03, "{choice}: {tapered}");

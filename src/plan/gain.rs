@@ -14,7 +14,7 @@
 //! limit(n) = d(n) / s(n)
 //! ```
 //!
-//! (A slot is sent when the one before it has arrived.)
+//! (The slot is counted as sent when the one before it has arrived; one that waits then is launched before that.)
 //!
 //! Two things follow without any number. Blocks gain only while `d(n)` is more than `c(n)`: where starting a copy costs
 //! as much as starting a descriptor there is nothing to gain. And no block gains more than `launch / copy`, since a
